@@ -1,0 +1,158 @@
+"""One family's latency as a function of its channel counts, from scattered measured points.
+
+    ms(c) = trend(c) * exp(g(c))
+
+The trend (`lut/trend.py`) says what the points have in common; g is their residuals, interpolated by kriging (a Gaussian
+process with an exponential kernel over log2 of the blocks), so that the surface passes through measured points up to their
+noise and returns to the trend far from them. The interval comes from leave-one-out errors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lut.records import Basis, Estimate
+from lut.trend import Floats, Ints, Trend, fit_trend
+
+BASES: tuple[Basis, ...] = ("measured", "interpolated", "extrapolated")
+"""What the codes in `EstimateArrays.basis` mean."""
+
+_LENGTHS = (0.3, 1.0, 3.0)
+_RUN_NOISES = (0.005, 0.015, 0.03)
+"""Spreads from run to run that are tried: more than 3 % is never taken for noise."""
+
+_NEAR_POINTS = 1500
+"""Most points that are kriged (the cost is cubic); the trend takes all."""
+
+_Z90 = 1.645
+
+
+@dataclass(frozen=True)
+class Points:
+    """A family's measured points, one a distinct channel tuple.
+
+    Attributes:
+        channels: `[n, k]`.
+        ms: `[n]`, positive.
+        noise: `[n]`, relative.
+        rows: `[n]`, how many measurements each combines.
+    """
+
+    channels: Ints
+    ms: Floats
+    noise: Floats
+    rows: Ints
+
+
+@dataclass(frozen=True)
+class EstimateArrays:
+    """Many estimates at once; all `[m]`. `basis` holds indices into `BASES`."""
+
+    ms: Floats
+    low_ms: Floats
+    high_ms: Floats
+    basis: NDArray[np.int8]
+
+    def __getitem__(self, index: int) -> Estimate:
+        """One of them as a record."""
+        basis = BASES[int(self.basis[index])]
+        return Estimate(float(self.ms[index]), float(self.low_ms[index]), float(self.high_ms[index]), basis)
+
+
+class Surface:
+    """A fitted surface; never changes, never gives 0."""
+
+    def __init__(self, points: Points) -> None:
+        """Fit. Costs a few ms for a hundred points, cubic in their number."""
+        self.points = points
+        self.trend: Trend = fit_trend(points.channels, points.ms)
+        self._low = points.channels.min(axis=0)
+        self._high = points.channels.max(axis=0)
+        self._codes = np.sort(self._code(points.channels))
+        count = len(points.ms)
+        kept = np.unique(np.linspace(0, count - 1, min(count, _NEAR_POINTS)).astype(np.int64))
+        self._places = self._place(points.channels[kept])
+        residuals = np.log(points.ms / self.trend.at(points.channels))[kept]
+        self._krige(residuals, points.noise[kept], points.rows[kept])
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """For each coordinate the step found (1: none)."""
+        return self.trend.steps
+
+    def estimate_many(self, channels: Ints) -> EstimateArrays:
+        """Estimate at channel counts `[m, k]`. Costs O(m n)."""
+        nearness = np.exp(-_distances(self._place(channels), self._places) / self._length)
+        ms = self.trend.at(channels) * np.exp(nearness @ self._weights)
+        spread = self._scale * self._deviation(nearness)
+        basis, outside = self._basis(channels)
+        few = 0.2 / len(self.points.ms)
+        spread += np.where(basis > 0, few, 0.0) + outside * max(0.08, 0.35 / len(self.points.ms))
+        factor = np.exp(np.maximum(spread, 0.005))
+        return EstimateArrays(ms, ms / factor, ms * factor, basis)
+
+    def _krige(self, residuals: Floats, noise: Floats, rows: Ints) -> None:
+        """Choose length and run-to-run noise by leave-one-out error, and keep the weights."""
+        count = len(residuals)
+        distances = _distances(self._places, self._places)
+        variance = float(np.mean(np.minimum(np.abs(residuals), 4 * np.median(np.abs(residuals)) + 1e-3) ** 2))
+        best = np.inf
+        for length in _LENGTHS if count > 3 else _LENGTHS[1:2]:
+            kernel = np.exp(-distances / length)
+            for run_noise in _RUN_NOISES:
+                own = np.maximum(run_noise**2 / rows, np.minimum(noise, 0.1) ** 2)
+                power = max(variance - float(own.mean()), (0.25 * run_noise) ** 2)
+                inverse = np.linalg.inv(kernel + np.diag(own / power))
+                weights = inverse @ residuals
+                errors = weights / np.diag(inverse)
+                score = float(np.abs(errors).mean())
+                if score < 0.99 * best:
+                    best, self._length, self._power, self._own = score, length, power, own
+                    self._weights, kept_errors = weights, errors
+        others = np.exp(-distances / self._length)
+        np.fill_diagonal(others, 0.0)
+        freedom = min(self.trend.freedom, 0.9 * count)
+        expected = np.sqrt(self._deviation(others) ** 2 + 1e-8)
+        ratios = np.abs(kept_errors) * np.sqrt(count / (count - freedom)) / expected
+        level = min(0.9 * (1 + 1 / count), 1.0)
+        self._scale = float(np.quantile(ratios, level)) if count >= 10 else max(_Z90, float(ratios.max()))
+
+    def _deviation(self, nearness: Floats) -> Floats:
+        """Standard deviation of the log of a new measurement, as known from the nearest point alone (an upper bound)."""
+        known = (nearness**2 / (1 + self._own / self._power)).max(axis=1)
+        deviation: Floats = np.sqrt(self._power * (1 - known) + float(np.median(self._own)))
+        return deviation
+
+    def _place(self, channels: Ints) -> Floats:
+        """Where points stand for the kernel: log2 of the blocks; ragged counts stand apart from whole ones."""
+        rounded, ragged = self.trend.rounded(channels)
+        return np.concatenate([np.log2(rounded), 0.5 * ragged], axis=1)
+
+    def _code(self, channels: Ints) -> Ints:
+        """One number for each channel tuple inside the box, different for different tuples (exact below 2^63)."""
+        code = np.zeros(len(channels), dtype=np.int64)
+        for coordinate in range(channels.shape[1]):
+            low, high = self._low[coordinate], self._high[coordinate]
+            code = code * (high - low + 1) + (channels[:, coordinate] - low)
+        return code
+
+    def _basis(self, channels: Ints) -> tuple[NDArray[np.int8], Floats]:
+        """Codes into `BASES`, and how far outside the box of measured points (log2, summed)."""
+        counts = np.maximum(channels, 1)
+        beyond = np.log2(np.maximum(counts / np.maximum(self._high, 1), 1))
+        below = np.log2(np.maximum(np.maximum(self._low, 1) / counts, 1))
+        outside: Floats = (beyond + below).sum(axis=1)
+        inside = ((channels >= self._low) & (channels <= self._high)).all(axis=1)
+        codes = self._code(channels)
+        at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        measured = inside & (self._codes[at] == codes)
+        return np.where(measured, 0, np.where(inside, 1, 2)).astype(np.int8), outside
+
+
+def _distances(places: Floats, others: Floats) -> Floats:
+    """City-block distances `[m, n]`."""
+    total = np.zeros((len(places), len(others)))
+    for coordinate in range(places.shape[1]):
+        total += np.abs(places[:, coordinate, None] - others[None, :, coordinate])
+    return total

@@ -1,0 +1,55 @@
+"""The runtimes that latprune knows; a new one is a file in this folder and one more line in `BACKENDS`."""
+
+from lut.errors import BackendError
+from profiler.backends.interface import (
+    Backend,
+    BackendStatus,
+    BuildReport,
+    BuildSettings,
+    KernelRecord,
+    NodeTime,
+    ProfiledSession,
+    Session,
+    Settings,
+)
+from profiler.backends.onnxruntime import OnnxRuntime
+from profiler.backends.tensorrt import TensorRt
+from profiler.backends.tensorrt_rtx import TensorRtRtx
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendStatus",
+    "BuildReport",
+    "BuildSettings",
+    "KernelRecord",
+    "NodeTime",
+    "ProfiledSession",
+    "Session",
+    "Settings",
+    "get_backend",
+    "statuses",
+]
+
+BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), TensorRt(), TensorRtRtx())
+"""Each imports its runtime when it is first used, in its own file and nowhere else."""
+
+
+def statuses() -> list[BackendStatus]:
+    """Tell which runtimes can be used here, what they can do, and what the others lack (imports them; a second)."""
+    return [backend.status() for backend in BACKENDS]
+
+
+def get_backend(name: str) -> Backend:
+    """Give the runtime of that name.
+
+    Raises:
+        BackendError: there is none of that name, or it is not installed.
+    """
+    for backend in BACKENDS:
+        if backend.name == name:
+            status = backend.status()
+            if not status.installed:
+                raise BackendError(status.why_not or f"The runtime {name} is not installed.")
+            return backend
+    raise BackendError(f"There is no backend called {name!r}. These are known: {', '.join(b.name for b in BACKENDS)}.")

@@ -1,0 +1,196 @@
+"""What a runtime must offer to latprune, and the records that it gives back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from lut.records import DeviceFingerprint
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array] | Sequence[Array]
+"""A network's inputs, by name or in order."""
+Ability = Literal["measures", "times nodes", "builds"]
+Attribution = Literal["output", "name", "neighbour"]
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a runtime can be used here.
+
+    Attributes:
+        name: as in `--backend`.
+        installed: whether it can be imported.
+        version: of the runtime, or None.
+        abilities: what it can do on this machine.
+        why_not: what is missing and how to install it, or why an ability is missing; None where nothing is.
+    """
+
+    name: str
+    installed: bool
+    version: str | None
+    abilities: tuple[Ability, ...]
+    why_not: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a network.
+
+    Attributes:
+        threads: of a CPU runtime.
+        seed: of the random inputs.
+    """
+
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What to build an engine for.
+
+    Attributes:
+        compute_capabilities: such as ("8.6",); empty means the GPU that is here.
+        optimisation_level: the builder's, 0 to 5, or None for its default.
+        workspace_bytes: limit on scratch memory, or None.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    optimisation_level: int | None = None
+    workspace_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The time of one node of the graph that the runtime really runs.
+
+    Attributes:
+        name: the node's, in the runtime's graph; may be empty.
+        op_type: the runtime's ("Conv", "FusedConv", "ReorderInput" …).
+        inputs: tensor names in the runtime's graph.
+        outputs: tensor names in the runtime's graph.
+        ms: interquartile mean of the samples; the runtime's clock ticks in microseconds, too coarsely for a median.
+        samples_ms: one a run, in order.
+        origin: a tensor of the network as given that the node computes or helps to compute; None when nothing tells.
+        origin_by: how that is known: the runtime kept the tensor's name ("output"), the node's name tells ("name"), or
+            the node goes with its neighbour ("neighbour": layout changes with the reader, followers with the producer).
+    """
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ms: float
+    samples_ms: tuple[float, ...]
+    origin: str | None = None
+    origin_by: Attribution | None = None
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """One kernel that a compiler fused, as it lists it (no time: tactics are chosen on the device).
+
+    Attributes:
+        name: the compiler's.
+        kind: the compiler's layer type.
+        onnx_nodes: names of the ONNX nodes that it became; empty for padding and reformatting.
+        stream: the stream it is put on, or None.
+    """
+
+    name: str
+    kind: str
+    onnx_nodes: tuple[str, ...]
+    stream: int | None = None
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """An engine that was built, with the memory that its compiler announces.
+
+    The memory is the compiler's ahead-of-time bound, not what the device will allocate. `weights_bytes +
+    activation_bytes` is the whole: `workspace_bytes` lies inside the activations (an engine compiled as one block
+    keeps its live tensors in the workspace).
+
+    Attributes:
+        path: of the engine.
+        backend: which built it.
+        version: of the runtime.
+        compute_capabilities: that it runs on; empty for the GPU it was built on.
+        weights_bytes: `Total Weights Memory`, or None where the log tells none.
+        activation_bytes: `Total Activation Memory`.
+        workspace_bytes: `Max Scratch Memory`.
+        engine_bytes: size of the file.
+        seconds: how long the build took.
+        kernels: what the network became.
+        warnings: the compiler's, each once.
+    """
+
+    path: str
+    backend: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    weights_bytes: int | None
+    activation_bytes: int | None
+    workspace_bytes: int | None
+    engine_bytes: int
+    seconds: float
+    kernels: tuple[KernelRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """A network loaded into a runtime, its inputs in place."""
+
+    def run(self) -> None:
+        """Run one inference on the inputs in place."""
+
+    def outputs(self, feeds: Feeds) -> dict[str, Array]:
+        """Run on the inputs given, and return the outputs by name."""
+
+    def close(self) -> None:
+        """Give everything back; the session cannot be used afterwards."""
+
+
+class ProfiledSession(Protocol):
+    """A session whose runtime notes what each node costs."""
+
+    def run(self) -> None:
+        """Run one inference."""
+
+    def finish(self, keep: Sequence[int]) -> list[NodeTime]:
+        """Stop, and return the nodes in the order in which they run.
+
+        Args:
+            keep: numbers of the runs to use, counted from 0 in the order of the calls of `run`.
+        """
+
+    def close(self) -> None:
+        """Give everything back, temporary files too."""
+
+
+class Backend(Protocol):
+    """A runtime. What it cannot do here raises `BackendError`, saying why."""
+
+    @property
+    def name(self) -> str:
+        """As in `--backend`."""
+
+    def status(self) -> BackendStatus:
+        """Whether it can be used here; never raises."""
+
+    def fingerprint(self, threads: int) -> DeviceFingerprint:
+        """Everything about this device and runtime that changes a time."""
+
+    def open(self, path: Path, settings: Settings) -> Session:
+        """Load an ONNX file (or an engine) to be timed and run."""
+
+    def open_profiled(self, path: Path, settings: Settings) -> ProfiledSession:
+        """Load an ONNX file so that each of its nodes is timed."""
+
+    def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
+        """Compile an ONNX file into an engine, written whole or not at all."""
+
+

@@ -1,0 +1,235 @@
+"""ONNX Runtime on the CPU: runs networks anywhere, and tells what each node of them costs in place."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lut.errors import BackendError
+from lut.records import Attribute, DeviceFingerprint
+from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
+from profiler.backends.onnxruntime_nodes import join_profile
+from profiler.device import read_cpu
+
+INSTALL = 'pip install "latprune[onnxruntime]"'
+PROVIDER = "CPUExecutionProvider"
+ERRORS_ONLY = 3
+RUN_SETTINGS: tuple[Attribute, ...] = (
+    ("execution", "sequential"),
+    ("inter_op_threads", 1),
+    ("optimisation", "all"),
+    ("provider", PROVIDER),
+)
+"""What `_options` sets and a fingerprint records."""
+
+DTYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
+
+class OnnxRuntime:
+    """The backend `onnxruntime`; the runtime is imported when first used."""
+
+    name = "onnxruntime"
+
+    def status(self) -> BackendStatus:
+        """Whether it can be used here; never raises."""
+        try:
+            runtime = _runtime()
+        except BackendError as error:
+            return BackendStatus(self.name, False, None, (), str(error))
+        return BackendStatus(self.name, True, str(runtime.__version__), ("measures", "times nodes"))
+
+    def fingerprint(self, threads: int) -> DeviceFingerprint:
+        """This processor and ONNX Runtime's version and settings."""
+        cpu = read_cpu()
+        extra: tuple[Attribute, ...] = (("affinity", f"free on {cpu.cores}"), ("processor", cpu.stepping))
+        return DeviceFingerprint(
+            device=cpu.name,
+            runtime=self.name,
+            runtime_version=str(_runtime().__version__),
+            threads=threads,
+            settings=tuple(sorted(RUN_SETTINGS + extra)),
+        )
+
+    def open(self, path: Path, settings: Settings) -> "OrtSession":
+        """Load an ONNX file to be timed and run."""
+        return OrtSession(path, settings)
+
+    def open_profiled(self, path: Path, settings: Settings) -> "OrtProfiledSession":
+        """Load an ONNX file so that each of its nodes is timed."""
+        return OrtProfiledSession(path, settings)
+
+    def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
+        """Refuse: ONNX Runtime runs ONNX files as they are."""
+        raise BackendError("ONNX Runtime runs ONNX files as they are; there is no engine to build. Use the ONNX file.")
+
+
+class OrtSession:
+    """A network loaded, with random inputs bound in place (the same for the same seed)."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self._session = _load(path, _options(settings.threads))
+        self._inputs = [(item.name, _dtype(item), _shape(item)) for item in self._session.get_inputs()]
+        self._binding = _bind(self._session, random_inputs(self._inputs, settings.seed))
+
+    def run(self) -> None:
+        """Run one inference on the inputs in place."""
+        self._session.run_with_iobinding(self._binding)
+
+    def outputs(self, feeds: Feeds) -> dict[str, Array]:
+        """Run on the inputs given, and return the outputs by name.
+
+        Raises:
+            BackendError: inputs are missing or do not fit.
+        """
+        wanted = [name for name, _, _ in self._inputs]
+        named = dict(feeds) if isinstance(feeds, Mapping) else dict(zip(wanted, feeds, strict=False))
+        if set(named) != set(wanted) or len(feeds) != len(wanted):
+            raise BackendError(f"The network's inputs are {', '.join(wanted)}; given were {', '.join(named) or 'none'}.")
+        names = [item.name for item in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, named)
+        except _runtime_errors() as error:
+            raise BackendError(f"ONNX Runtime cannot run the network on these inputs: {error}") from error
+        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+    def close(self) -> None:
+        """Give everything back."""
+        del self._binding, self._session
+
+
+class OrtProfiledSession:
+    """A session that notes the kernel time of every node of the optimised graph.
+
+    The optimised graph is written beside the profile, its weights apart (they are not read back), and both are joined.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self._path = path
+        self._folder = tempfile.TemporaryDirectory(prefix="latprune-", ignore_cleanup_errors=True)
+        self._session: Any = None
+        folder = Path(self._folder.name)
+        self._optimised = folder / "optimised.onnx"
+        options = _options(settings.threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        options.optimized_model_filepath = str(self._optimised)
+        weights = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{weights}file_name", "weights.bin")
+        options.add_session_config_entry(f"{weights}min_size_in_bytes", "1024")
+        try:
+            self._session = _load(path, options)
+            inputs = [(item.name, _dtype(item), _shape(item)) for item in self._session.get_inputs()]
+            self._binding = _bind(self._session, random_inputs(inputs, settings.seed))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self) -> None:
+        """Run one inference; its number is its place among the calls of this method."""
+        self._session.run_with_iobinding(self._binding)
+
+    def finish(self, keep: Sequence[int]) -> list[NodeTime]:
+        """Stop, and return the optimised graph's nodes with their times in the runs to keep.
+
+        Raises:
+            BackendError: profile and graph cannot be joined (control flow).
+        """
+        profile = Path(self._session.end_profiling())
+        return join_profile(profile, self._optimised, self._path, keep)
+
+    def close(self) -> None:
+        """Give everything back, temporary files too."""
+        self._binding = self._session = None
+        self._folder.cleanup()
+
+
+def random_inputs(
+    inputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]], seed: int
+) -> dict[str, Array]:
+    """Make realistic inputs: normal numbers, bytes over their range, other integers 0 or 1 (valid as any index or mask)."""
+    generator = np.random.default_rng(seed)
+    made: dict[str, Array] = {}
+    for name, dtype, shape in inputs:
+        if dtype is np.bool_:
+            made[name] = generator.integers(0, 2, shape).astype(np.bool_)
+        elif dtype in (np.uint8, np.int8):
+            limits = np.iinfo(dtype)  # type: ignore[arg-type]
+            made[name] = generator.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+        elif issubclass(dtype, np.integer):
+            made[name] = generator.integers(0, 2, shape).astype(dtype)
+        else:
+            made[name] = generator.standard_normal(shape).astype(dtype)
+    return made
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"ONNX Runtime is not installed ({error}). Install it: {INSTALL}") from error
+    return onnxruntime
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises; its own exceptions have no common parent below `Exception`."""
+    state = _runtime().capi.onnxruntime_pybind11_state
+    own = [getattr(state, name) for name in dir(state)]
+    return (*(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)), RuntimeError, ValueError)
+
+
+def _options(threads: int) -> Any:
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = ERRORS_ONLY
+    return options
+
+
+def _load(path: Path, options: Any) -> Any:
+    if not path.is_file():
+        raise BackendError(f"There is no file {path}.")
+    try:
+        return _runtime().InferenceSession(str(path), options, providers=[PROVIDER])
+    except _runtime_errors() as error:
+        raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _bind(session: Any, feeds: Mapping[str, Array]) -> Any:
+    """Bind inputs once, and outputs to memory that is allocated once, by a first run."""
+    runtime = _runtime()
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_ortvalue_input(name, runtime.OrtValue.ortvalue_from_numpy(value))
+    for item in session.get_outputs():
+        binding.bind_output(item.name, "cpu")
+    try:
+        session.run_with_iobinding(binding)
+    except _runtime_errors() as error:
+        raise BackendError(f"ONNX Runtime cannot run the network: {error}") from error
+    return binding
+
+
+def _dtype(item: Any) -> type[np.generic]:
+    if item.type not in DTYPES:
+        raise BackendError(f"The input {item.name} is a {item.type}; known are {', '.join(DTYPES)}.")
+    return DTYPES[item.type]
+
+
+def _shape(item: Any) -> tuple[int, ...]:
+    if any(not isinstance(size, int) for size in item.shape):
+        raise BackendError(f"The input {item.name} has no fixed shape: {item.shape}. Export the network with fixed shapes.")
+    return tuple(item.shape)

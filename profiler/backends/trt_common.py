@@ -1,0 +1,245 @@
+"""What classic TensorRT and TensorRT for RTX share: capabilities, building an engine, and reading the compiler's log.
+
+The module of the one or the other is an argument everywhere; this file imports neither.
+"""
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lut.errors import BackendError
+from profiler.backends.interface import BuildReport, BuildSettings, KernelRecord
+
+DEVICES: tuple[tuple[str, str], ...] = (
+    ("RTX PRO 6000 BLACKWELL", "12.0"),
+    ("RTX 5090", "12.0"),
+    ("RTX 5080", "12.0"),
+    ("RTX 5070", "12.0"),
+    ("RTX 5060", "12.0"),
+    ("RTX 5050", "12.0"),
+    ("DGX SPARK", "12.1"),
+    ("GB10", "12.1"),
+    ("RTX 4090", "8.9"),
+    ("RTX 4080", "8.9"),
+    ("RTX 4070", "8.9"),
+    ("RTX 4060", "8.9"),
+    ("RTX 6000 ADA", "8.9"),
+    ("L40", "8.9"),
+    ("L4", "8.9"),
+    ("RTX 3090", "8.6"),
+    ("RTX 3080", "8.6"),
+    ("RTX 3070", "8.6"),
+    ("RTX 3060", "8.6"),
+    ("RTX 3050", "8.6"),
+    ("RTX A6000", "8.6"),
+    ("A40", "8.6"),
+    ("A10", "8.6"),
+    ("A100", "8.0"),
+    ("A30", "8.0"),
+    ("RTX 2080", "7.5"),
+    ("RTX 2070", "7.5"),
+    ("RTX 2060", "7.5"),
+    ("GTX 1660", "7.5"),
+    ("GTX 1650", "7.5"),
+    ("T4", "7.5"),
+    ("H100", "9.0"),
+    ("H200", "9.0"),
+    ("GH200", "9.0"),
+    ("ORIN", "8.7"),
+    ("XAVIER", "7.2"),
+    ("B200", "10.0"),
+    ("THOR", "11.0"),
+)
+"""Words of a device's name, and its compute capability (developer.nvidia.com/cuda-gpus)."""
+
+MALFORMED = 32
+"""`EngineInvalidityDiagnostics.MALFORMED_ENGINE`; without a GPU a good engine is INVALID with no diagnostics."""
+SHOWN_ERRORS = 3
+_MEMORY = {
+    "weights_bytes": "Total Weights Memory",
+    "activation_bytes": "Total Activation Memory",
+    "workspace_bytes": "Max Scratch Memory",
+}
+_KERNEL = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*),", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One message of the compiler: its severity's name ("ERROR", "VERBOSE" …) and its text."""
+
+    severity: str
+    text: str
+
+
+def capability_of(device: str) -> str:
+    """Tell the compute capability of a device by its name, such as "GeForce RTX 4090" or "8.6" itself.
+
+    Raises:
+        BackendError: the name is not known.
+    """
+    text = device.strip()
+    if re.fullmatch(r"\d+\.\d+", text):
+        return text
+    words = re.sub(r"(?<=\d)(TI|SUPER|LAPTOP)\b", "", re.sub(r"[^A-Z0-9]+", " ", text.upper())).split()
+    spaced = f" {' '.join(words)} "
+    for name, capability in DEVICES:
+        if f" {name} " in spaced:
+            return capability
+    known = ", ".join(name for name, _ in DEVICES)
+    raise BackendError(
+        f"The compute capability of {device!r} is not known here. Give it as --compute-capability, e.g. 8.6 "
+        f"(developer.nvidia.com/cuda-gpus lists them). Known by name: {known}."
+    )
+
+
+def make_logger(trt: Any, records: list[LogRecord]) -> Any:
+    """Make a logger that keeps every message, at VERBOSE, and prints none."""
+
+    class Recorder(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            records.append(LogRecord(severity.name, message))
+
+    return Recorder()
+
+
+def build_engine(
+    trt: Any, path: Path, out: Path, *, backend: str, settings: BuildSettings, configure: Callable[[Any], None]
+) -> BuildReport:
+    """Compile an ONNX file into an engine: strongly typed, TF32 off, one stream; written whole or not at all.
+
+    Args:
+        trt: the module, `tensorrt` or `tensorrt_rtx`.
+        path: the ONNX file; its types are the engine's precision.
+        out: the engine; its folder is made.
+        backend: the name for the report.
+        settings: what for.
+        configure: sets on the builder's configuration what only one of the two modules has.
+
+    Raises:
+        BackendError: the network cannot be parsed (which node) or built (the compiler's words).
+    """
+    if not path.is_file():
+        raise BackendError(f"There is no file {path}.")
+    start = time.perf_counter()
+    records: list[LogRecord] = []
+    logger = make_logger(trt, records)
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)):
+        raise BackendError(_parse_failure(path, parser))
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.max_aux_streams = 0
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if settings.optimisation_level is not None:
+        config.builder_optimization_level = settings.optimisation_level
+    if settings.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    configure(config)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise BackendError(_build_failure(path, records, settings))
+    _check_engine(trt, logger, engine, path)
+    write_atomically(out, engine)
+    return BuildReport(
+        path=str(out),
+        backend=backend,
+        version=str(trt.__version__),
+        compute_capabilities=settings.compute_capabilities,
+        **read_memory(records),
+        engine_bytes=out.stat().st_size,
+        seconds=time.perf_counter() - start,
+        kernels=read_kernels(records),
+        warnings=tuple(dict.fromkeys(record.text for record in records if record.severity == "WARNING")),
+    )
+
+
+def read_memory(records: Iterable[LogRecord]) -> dict[str, int | None]:
+    """Read the compiler's figures in bytes; the largest of several builds (one a capability), None where it says none."""
+    texts = [record.text for record in records]
+    found: dict[str, int | None] = {}
+    for name, label in _MEMORY.items():
+        pattern = re.compile(rf"{label}: (\d+) bytes")
+        sizes = [int(match[1]) for text in texts for match in pattern.finditer(text)]
+        found[name] = max(sizes, default=None)
+    return found
+
+
+def read_kernels(records: Iterable[LogRecord]) -> tuple[KernelRecord, ...]:
+    """Read the kernels that the compiler lists at the end of a build with detailed verbosity."""
+    listing = "\n".join(record.text for record in records if record.text.startswith("Layers:"))
+    lines = [line for line in listing.splitlines() if line.startswith("Name: ")]
+    kernels = []
+    for line in lines:
+        match = _KERNEL.match(line)
+        if match is None:
+            continue
+        stream = re.search(r"StreamId: (\d+)", line)
+        nodes = dict.fromkeys(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line))
+        number = int(stream[1]) if stream else None
+        kernels.append(KernelRecord(match["name"], match["kind"], tuple(nodes), number))
+    return tuple(kernels)
+
+
+def write_atomically(out: Path, content: Any) -> None:
+    """Write a file beside its place and rename it, so that no half of an engine is ever read."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(memoryview(content))
+        Path(name).replace(out)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def no_gpu(backend: str) -> BackendError:
+    """The error for measuring where there is no GPU."""
+    return BackendError(
+        f"Timing with {backend} needs a GPU, and this machine has none (or no driver). Engines can be built here for a "
+        "device given by name with tensorrt-rtx; time them there, or measure with --backend onnxruntime."
+    )
+
+
+def _network_flags(trt: Any) -> int:
+    """Strong typing; TensorRT 10 is weakly typed without the flag, later ones may not have it any more."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _parse_failure(path: Path, parser: Any) -> str:
+    shown = []
+    for number in range(min(parser.num_errors, SHOWN_ERRORS)):
+        error = parser.get_error(number)
+        shown.append(f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
+    return f"TensorRT cannot read {path}: " + ("; ".join(shown) or "it says nothing of why")
+
+
+def _build_failure(path: Path, records: list[LogRecord], settings: BuildSettings) -> str:
+    errors = [record.text for record in records if record.severity in ("ERROR", "INTERNAL_ERROR")]
+    shown = "; ".join(dict.fromkeys(errors[:SHOWN_ERRORS])) or "it says nothing of why"
+    message = f"TensorRT cannot build an engine from {path}: {shown}"
+    if "7.5" in settings.compute_capabilities and any("FP32 GEMM" in text for text in errors):
+        message += (
+            " — compute capability 7.5 (Turing) has no fp32 matrix product, so a network with a linear layer fails there "
+            "in fp32. Export it in fp16, or build for 8.0 or later."
+        )
+    return message
+
+
+def _check_engine(trt: Any, logger: Any, engine: Any, path: Path) -> None:
+    runtime = trt.Runtime(logger)
+    if hasattr(runtime, "get_engine_validity"):
+        validity, diagnostics = runtime.get_engine_validity(engine)
+        if int(diagnostics) & MALFORMED:
+            raise BackendError(f"TensorRT built a malformed engine from {path} ({validity}, diagnostics {diagnostics}).")

@@ -1,0 +1,171 @@
+"""Cut channels out of a copy of a network, or zero them in it: the two sides of the proof that a removal is exact."""
+
+import copy
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lut.errors import LatpruneError
+from lut.records import ChannelGroup
+
+Removal = Mapping[str, Collection[int]]
+"""For each group's name the choices that go."""
+
+SIZE_NAMES = re.compile(r"channel|feature|dim|size|width|planes|shape|num_parameters", re.IGNORECASE)
+"""Names of module attributes that may repeat a parameter's size."""
+
+
+def lost_positions(groups: Iterable[ChannelGroup], remove: Removal) -> dict[str, dict[int, list[int]]]:
+    """For each parameter and dimension the positions that go.
+
+    Raises:
+        ValueError: an unknown or frozen group, a choice that does not exist, or a group that would lose all it has.
+    """
+    by_name = {group.name: group for group in groups}
+    lost: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for name, choices in remove.items():
+        if name not in by_name:
+            raise ValueError(f"there is no group {name!r}; the network has {len(by_name)} groups")
+        group = by_name[name]
+        if not choices:
+            continue
+        if group.frozen_because:
+            raise ValueError(f"group {name!r} is frozen: {group.frozen_because}")
+        wrong = [choice for choice in choices if not 0 <= choice < group.size]
+        if wrong:
+            raise ValueError(f"group {name!r} has choices 0 to {group.size - 1}, not {wrong[0]}")
+        if len(set(choices)) >= group.size:
+            raise ValueError(f"group {name!r} would lose all of its {group.size} channels")
+        for member in group.members:
+            lost[member.parameter][member.dimension].update(p for choice in choices for p in member.indices[choice])
+    return {name: {d: sorted(at) for d, at in dims.items()} for name, dims in lost.items()}
+
+
+def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, bool]]]:
+    """Every place where a parameter or buffer hangs (tied ones hang in several), by the name that the trace uses."""
+    first: dict[int, str] = {}
+    found: dict[str, list[tuple[nn.Module, str, bool]]] = defaultdict(list)
+    for path, module in model.named_modules(remove_duplicate=True):
+        for kind in (module._parameters, module._buffers):
+            for leaf, tensor in kind.items():
+                if tensor is not None:
+                    name = first.setdefault(id(tensor), f"{path}.{leaf}" if path else leaf)
+                    found[name].append((module, leaf, kind is module._parameters))
+    return found
+
+
+def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn.Module:
+    """Give back a copy of the network that is really smaller; the original is untouched.
+
+    Attributes of the modules that repeat a parameter's size (`out_channels`, `normalized_shape`, `groups` …) follow.
+    """
+    lost = lost_positions(groups, remove)
+    smaller = copy.deepcopy(model)
+    owners = _owners(smaller)
+    resized: dict[nn.Module, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = defaultdict(list)
+    for name, dims in lost.items():
+        if name not in owners:
+            raise LatpruneError(f"The network has no parameter {name!r}: its groups belong to another network.")
+        module, leaf, trainable = owners[name][0]
+        old = getattr(module, leaf)
+        new = old.detach()
+        for dimension, gone in dims.items():
+            kept = torch.ones(old.shape[dimension], dtype=torch.bool)
+            kept[gone] = False
+            new = new.index_select(dimension, kept.nonzero().flatten().to(old.device))
+        new = new.clone()
+        replacement = nn.Parameter(new, requires_grad=old.requires_grad) if trainable else new
+        for module, leaf, _ in owners[name]:
+            (module._parameters if trainable else module._buffers)[leaf] = replacement  # type: ignore[assignment]
+            resized[module].append((leaf, tuple(old.shape), tuple(new.shape)))
+    for module, changes in resized.items():
+        _follow(module, changes)
+    return smaller
+
+
+def _follow(module: nn.Module, changes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> None:
+    """Let the module's own numbers follow its parameters' new sizes."""
+    sizes: dict[int, int] = {}
+    for _, old, new in changes:
+        sizes.update({before: after for before, after in zip(old, new, strict=True) if before != after})
+    weight = next((change for change in changes if change[0] == "weight"), None)
+    convolution = isinstance(module, nn.modules.conv._ConvNd)
+    if weight is not None and convolution:
+        _, old, new = weight
+        groups = int(module.groups)  # type: ignore[arg-type]
+        if groups > 1 and old[1] == new[1]:
+            module.groups = groups * new[0] // old[0]  # type: ignore[assignment]
+        first, second = new[0], new[1] * int(module.groups)  # type: ignore[arg-type]
+        transposed = bool(module.transposed)
+        module.in_channels, module.out_channels = (first, second) if transposed else (second, first)  # type: ignore[assignment]
+        return
+    if weight is not None and isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+        module.num_groups = module.num_groups * weight[2][0] // weight[1][0]
+    for name, value in list(vars(module).items()):
+        if name.startswith("_") or not SIZE_NAMES.search(name):
+            continue
+        if type(value) is int and value in sizes:
+            setattr(module, name, sizes[value])
+        elif isinstance(value, tuple) and value and all(type(item) is int for item in value):
+            setattr(module, name, tuple(sizes.get(item, item) for item in value))
+
+
+def zero(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn.Module:
+    """Give back a copy of the same size in which all elements that `cut` would remove are zero."""
+    lost = lost_positions(groups, remove)
+    masked = copy.deepcopy(model)
+    named: dict[str, Tensor] = dict(masked.named_parameters()) | dict(masked.named_buffers())
+    with torch.no_grad():
+        for name, dims in lost.items():
+            for dimension, gone in dims.items():
+                named[name].index_fill_(dimension, torch.tensor(gone, device=named[name].device), 0)
+    return masked
+
+
+def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every parameter and buffer random values of ordinary size, in place, so that no channel sleeps.
+
+    Zero-initialised gains and fresh statistics would otherwise hide a wrong removal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if not tensor.dtype.is_floating_point or not tensor.numel():
+                continue
+            if name.endswith("running_var"):
+                tensor.copy_(0.5 + normal(tensor).abs())
+            elif tensor.dim() > 1 and dict(model.named_parameters(remove_duplicate=False)).get(name) is not None:
+                fan = max(1, tensor.numel() // tensor.shape[0])
+                tensor.copy_(normal(tensor) * (1.5 / fan) ** 0.5)
+            elif tensor.dim() <= 1 and name.rpartition(".")[2] in {"weight", "gamma", "scale", "layer_scale", "alpha"}:
+                tensor.copy_(1 + 0.3 * normal(tensor))
+            elif tensor.dim() <= 1:
+                tensor.copy_(0.2 * normal(tensor))
+    return model
+
+
+def relative_difference(one: Any, other: Any) -> float:
+    """Largest difference between two outputs' tensors over the largest element; infinite where shapes differ."""
+    from profiler.trace import tensors_of
+
+    worst = 0.0
+    first, second = tensors_of(one), tensors_of(other)
+    if len(first) != len(second):
+        return float("inf")
+    for a, b in zip(first, second, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if not a.numel() or not a.dtype.is_floating_point:
+            continue
+        scale = max(float(b.abs().max()), 1e-12)
+        difference = float((a.double() - b.double()).abs().max()) / scale
+        worst = max(worst, difference if difference == difference else float("inf"))
+    return worst

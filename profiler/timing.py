@@ -1,0 +1,214 @@
+"""The sampling loop: run something again and again until its time is known well enough.
+
+It knows no runtime and no machine: what to run and the clock are arguments.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from lut.errors import BackendError
+from lut.records import MeasureConfig
+
+BLOCK = 4
+"""Samples of the target before as many of the reference, and the other way round."""
+SHORT_S = 50e-6
+"""A run shorter than this is sampled in batches of `BATCH_S`, so that the clock's resolution does not matter."""
+BATCH_S = 200e-6
+DISTURBED = 3.0
+"""A sample above this many medians was disturbed (another process, a migration, an interrupt)."""
+NORMAL_MAD = 1.4826
+MEDIAN_ERROR = math.sqrt(math.pi / 2)
+"""Standard error of the median over that of the mean, for normal samples."""
+MOST_WARMUP_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What sampling found.
+
+    Attributes:
+        samples_ms: of the target, one run each (a batch's mean for short runs), undisturbed, in order.
+        median_ms: their median.
+        noise: standard error of the median over the median.
+        discarded: samples thrown away, of the reference too.
+        batch: runs in one sample of the target.
+        reference_ms: samples of the reference, taken in alternating blocks with the target's; empty without one.
+        reference_median_ms: their median, or None.
+        ratio: target over reference, in which the machine's drift divides out, or None: the median over neighbouring
+            blocks.
+        ratio_noise: standard error of the ratio over the ratio, or None.
+    """
+
+    samples_ms: tuple[float, ...]
+    median_ms: float
+    noise: float
+    discarded: int
+    batch: int = 1
+    reference_ms: tuple[float, ...] = ()
+    reference_median_ms: float | None = None
+    ratio: float | None = None
+    ratio_noise: float | None = None
+
+
+def relative_noise(samples: Sequence[float]) -> float:
+    """Estimate the standard error of the samples' median over the median, from the median absolute deviation."""
+    if len(samples) < 2:
+        return math.inf
+    middle = median(samples)
+    spread = NORMAL_MAD * median(abs(sample - middle) for sample in samples)
+    return MEDIAN_ERROR * spread / math.sqrt(len(samples)) / middle
+
+
+def midmean(samples: Sequence[float]) -> float:
+    """Mean of the middle half: as deaf to outliers as the median, but finer where the clock is coarse."""
+    ordered = sorted(samples)
+    quarter = len(ordered) // 4
+    middle = ordered[quarter : len(ordered) - quarter]
+    return sum(middle) / len(middle)
+
+
+class _Sampler:
+    """Takes samples of one callable; `samples` holds (block, seconds) of those on which the clock ran forward."""
+
+    def __init__(
+        self, run: Callable[[], object], clock: Callable[[], float], before: Callable[[], object] | None
+    ) -> None:
+        self.run, self.clock, self.before = run, clock, before
+        self.batch = 1
+        self.samples: list[tuple[int, float]] = []
+        self.backward = 0
+
+    def once(self, runs: int) -> float:
+        """Seconds of that many runs; the clock may say nonsense."""
+        if self.before is not None:
+            self.before()
+        start = self.clock()
+        for _ in range(runs):
+            self.run()
+        return self.clock() - start
+
+    def warm_up(self, seconds: float) -> None:
+        """Run for that long, at least twice, and choose the batch by the shortest run seen."""
+        spent, shortest = 0.0, math.inf
+        for count in range(MOST_WARMUP_RUNS):
+            took = self.once(1)
+            if took > 0:
+                spent += took
+                shortest = min(shortest, took)
+            if spent >= seconds and count >= 1:
+                break
+        if shortest < SHORT_S and self.before is None:
+            self.batch = math.ceil(BATCH_S / max(shortest, 1e-9))
+
+    def sample(self, block: int) -> None:
+        """Take one sample, or count it where the clock did not run forward."""
+        took = self.once(self.batch)
+        if took > 0:
+            self.samples.append((block, took / self.batch))
+        else:
+            self.backward += 1
+
+    def kept(self) -> list[tuple[int, float]]:
+        """The undisturbed samples."""
+        if not self.samples:
+            return []
+        limit = DISTURBED * median(seconds for _, seconds in self.samples)
+        return [(block, seconds) for block, seconds in self.samples if seconds <= limit]
+
+
+def measure(
+    run: Callable[[], object],
+    config: MeasureConfig,
+    *,
+    reference: Callable[[], object] | None = None,
+    evict: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
+    """Time a callable, alternating with a reference where there is one.
+
+    It stops once `min_samples` and `min_time_s` are reached and the noise (with a reference: of the ratio, since that is
+    what is used) is at or under `noise_target`; or at `max_samples` or `max_time_s`.
+
+    Args:
+        run: one inference.
+        config: how long and how carefully.
+        reference: something whose time stays the same unless the machine changes.
+        evict: empties the caches; called before every sample, outside its time. Needed by `cache="cold"`; such samples
+            are single runs, never batches.
+        clock: seconds, from any origin.
+
+    Raises:
+        BackendError: not one sample could be taken, because the clock does not move forward.
+    """
+    if config.cache == "cold" and evict is None:
+        raise ValueError("cache='cold' needs a callable that evicts the caches")
+    before = evict if config.cache == "cold" else None
+    target = _Sampler(run, clock, before)
+    samplers = [target] if reference is None else [target, _Sampler(reference, clock, before)]
+    for sampler in samplers:
+        sampler.warm_up(config.warmup_s)
+    _fill(samplers, config)
+    if any(not sampler.samples for sampler in samplers):
+        raise BackendError("The clock does not move forward on this machine: no sample could be taken.")
+    return _summarise(samplers)
+
+
+def _fill(samplers: list[_Sampler], config: MeasureConfig) -> None:
+    """Take blocks of samples, the order turned round from one block to the next, until it is enough."""
+    target = samplers[0]
+    spent = 0.0
+    block = next_check = tries = 0
+    before = target.clock()
+    while tries < config.max_samples and spent < config.max_time_s:
+        size = min(BLOCK, config.max_samples - tries)
+        for sampler in samplers if block % 2 == 0 else reversed(samplers):
+            for _ in range(size):
+                sampler.sample(block)
+        block += 1
+        tries += size
+        now = target.clock()
+        spent += max(now - before, 0.0)
+        before = now
+        count = len(target.samples)
+        if count >= config.min_samples and spent >= config.min_time_s and count >= next_check:
+            if _noise(samplers) <= config.noise_target:
+                return
+            next_check = count + max(count // 10, 1)
+
+
+def _noise(samplers: list[_Sampler]) -> float:
+    ratios = _block_ratios(samplers)
+    return relative_noise(ratios if len(samplers) == 2 else [seconds for _, seconds in samplers[0].kept()])
+
+
+def _block_ratios(samplers: list[_Sampler]) -> list[float]:
+    """Target over reference, block by block; a block that lost all samples of either is left out."""
+    if len(samplers) < 2:
+        return []
+    medians = []
+    for sampler in samplers:
+        blocks: dict[int, list[float]] = {}
+        for block, seconds in sampler.kept():
+            blocks.setdefault(block, []).append(seconds)
+        medians.append({block: median(seconds) for block, seconds in blocks.items()})
+    return [medians[0][block] / medians[1][block] for block in medians[0] if block in medians[1]]
+
+
+def _summarise(samplers: list[_Sampler]) -> Timing:
+    kept = [[seconds * 1e3 for _, seconds in sampler.kept()] for sampler in samplers]
+    discarded = sum(sampler.backward + len(sampler.samples) - len(own) for sampler, own in zip(samplers, kept, strict=True))
+    ratios = _block_ratios(samplers)
+    return Timing(
+        samples_ms=tuple(kept[0]),
+        median_ms=median(kept[0]),
+        noise=relative_noise(kept[0]),
+        discarded=discarded,
+        batch=samplers[0].batch,
+        reference_ms=tuple(kept[1]) if len(kept) == 2 else (),
+        reference_median_ms=median(kept[1]) if len(kept) == 2 else None,
+        ratio=median(ratios) if ratios else None,
+        ratio_noise=relative_noise(ratios) if ratios else None,
+    )

@@ -1,0 +1,286 @@
+"""Run a network once and write down every ATen operation as it runs: the record that units and groups are read from.
+
+The trace runs without gradients and with the fused attention path switched off, so that attention shows its single
+operations. Parameters and buffers appear by their qualified names, module state and random generators are put back.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lut.errors import LatpruneError
+from lut.records import short_hash
+
+KEPT_INTEGERS = 1 << 20
+"""Integer and boolean tensors up to this many elements keep their values in the trace (they may be indices)."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for value number `index` in a step's arguments."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that stood in the run.
+
+    Attributes:
+        shape, dtype: of the tensor.
+        storage: number of its memory; views and in-place results share their source's.
+        name: qualified name of a parameter or buffer, else None.
+        trainable: it is a parameter.
+        is_input: the network was given it.
+        from_input: it depends on what the network was given.
+        data: the elements of a small integer or boolean tensor, else None.
+        print: a few numbers made of a float tensor's elements, by which it is known again elsewhere, or None.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    storage: int
+    name: str | None = None
+    trainable: bool = False
+    is_input: bool = False
+    from_input: bool = False
+    data: Tensor | None = None
+    print: tuple[float, ...] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensor, dense."""
+        size = self.dtype.itemsize
+        for length in self.shape:
+            size *= length
+        return size
+
+
+@dataclass(frozen=True)
+class Step:
+    """One ATen operation: its arguments with tensors as `Ref`, what it made, and the modules that were running."""
+
+    operation: torch._ops.OpOverload
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[int | None, ...]
+    modules: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The operation's name without namespace and overload: "convolution"."""
+        return str(self.operation.overloadpacket.__name__)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The tensors read, in the arguments' order."""
+        leaves = tree_leaves((self.args, dict(self.kwargs)), is_leaf=lambda leaf: isinstance(leaf, Ref))
+        return tuple(leaf.index for leaf in leaves if isinstance(leaf, Ref))
+
+    @property
+    def module(self) -> str:
+        """The innermost module that was running."""
+        return self.modules[-1] if self.modules else ""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the operation writes into its first argument."""
+        return self.name.endswith("_") and not self.name.endswith("__")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The run: values and steps in order, and which values went in and came out."""
+
+    values: tuple[Value, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    unseen: tuple[str, ...] = field(default=())
+    """Parameters of the model that no step read."""
+
+    @property
+    def network_hash(self) -> str:
+        """A hash of the structure and the shapes, but not of the weights."""
+        steps = [
+            [str(step.operation), repr(step.args), repr(sorted(step.kwargs.items())), list(step.outputs)]
+            for step in self.steps
+        ]
+        named = [[value.name, list(value.shape)] for value in self.values if value.name]
+        return short_hash([steps, named, [list(self.values[index].shape) for index in self.inputs]])
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put modes, buffers and random generators back at the end, whatever happens between."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+            for module, training in modes.items():
+                module.training = training
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    if buffer.shape == saved.shape:
+                        buffer.copy_(saved)
+
+
+def fingerprint(tensor: Tensor) -> tuple[float, ...]:
+    """Boil a float tensor down to three numbers that another runtime's copy of it shares to rounding."""
+    flat = tensor.detach().reshape(-1).float()
+    if not flat.numel():
+        return (0.0, 0.0, 0.0)
+    ramp = torch.cos(torch.arange(flat.numel(), dtype=torch.float32) * 0.7390851)
+    return (float(flat.abs().mean()), float(flat.mean()), float((flat * ramp).mean()))
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down each operation; tensors are known by identity, weakly, so that memory is freed as in a plain run."""
+
+    def __init__(self, fingerprints: bool) -> None:
+        super().__init__()
+        self.fingerprints = fingerprints
+        self.values: list[Value] = []
+        self.steps: list[Step] = []
+        self.known: Any = WeakIdKeyDictionary()
+        self.modules: list[str] = []
+        self.storages = 0
+
+    def add(self, tensor: Tensor, storage: int | None = None, **facts: Any) -> int:
+        """Give the tensor a number; a tensor written in place gets a new one."""
+        if storage is None:
+            storage, self.storages = self.storages, self.storages + 1
+        kept = not tensor.dtype.is_floating_point and not tensor.dtype.is_complex and tensor.numel() <= KEPT_INTEGERS
+        wanted = self.fingerprints and tensor.dtype.is_floating_point
+        self.values.append(
+            Value(
+                tuple(tensor.shape),
+                tensor.dtype,
+                storage,
+                data=tensor.detach().clone() if kept and tensor.layout == torch.strided else None,
+                print=fingerprint(tensor) if wanted else None,
+                **facts,
+            )
+        )
+        self.known[tensor] = len(self.values) - 1
+        return len(self.values) - 1
+
+    def reference(self, leaf: Any) -> Any:
+        """Turn a tensor argument into its `Ref`; an unknown one was made outside (a constant of the code)."""
+        if not isinstance(leaf, Tensor):
+            return leaf
+        index = self.known.get(leaf)
+        return Ref(self.add(leaf) if index is None else index)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        referred = tree_map(self.reference, (args, kwargs))
+        indices = [self.known[leaf] for leaf in sources]
+        storages = {
+            leaf.untyped_storage()._cdata: self.values[index].storage
+            for leaf, index in zip(sources, indices, strict=True)
+            if leaf.layout == torch.strided
+        }
+        from_input = any(self.values[index].from_input for index in indices)
+        result = func(*args, **kwargs)
+        outputs: list[int | None] = []
+        for leaf in tree_flatten(result)[0]:
+            if not isinstance(leaf, Tensor):
+                outputs.append(None)
+                continue
+            shared = storages.get(leaf.untyped_storage()._cdata) if leaf.layout == torch.strided else None
+            outputs.append(self.add(leaf, shared, from_input=from_input))
+        self.steps.append(Step(func, referred[0], referred[1], tuple(outputs), tuple(self.modules)))
+        return result
+
+
+def _module_hooks(model: nn.Module, stack: list[str]) -> list[Any]:
+    handles = []
+    for name, module in model.named_modules():
+
+        def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
+            stack.append(name)
+
+        def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+            stack.pop()
+
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave))
+    return handles
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """Every tensor in a nested output, looking also into plain objects' attributes."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type) and not callable(leaf):
+            found.extend(tensors_of(list(vars(leaf).values())))
+    return found
+
+
+def record(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    *,
+    training: bool = False,
+    fingerprints: bool = False,
+) -> Trace:
+    """Run `model(*inputs)` once and record it; the model is left as it was.
+
+    Args:
+        model: any module; on the CPU or elsewhere.
+        inputs: positional arguments, nested lists and dicts of tensors allowed.
+        training: run in train mode (auxiliary heads, other branches) instead of eval mode.
+        fingerprints: keep for every float tensor what `fingerprint` makes of it.
+
+    Raises:
+        LatpruneError: the network does not run on these inputs.
+    """
+    recorder = _Recorder(fingerprints)
+    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in named:
+            recorder.add(tensor, name=name, trainable=kind == "parameter")
+    given = [leaf for leaf in tree_leaves(tuple(inputs)) if isinstance(leaf, Tensor)]
+    entered = tuple(recorder.add(leaf, is_input=True, from_input=True) for leaf in given)
+    handles = _module_hooks(model, recorder.modules)
+    try:
+        with undisturbed(model), torch.no_grad():
+            model.train(training)
+            with recorder:
+                output = model(*inputs)
+    except Exception as error:
+        if isinstance(error, LatpruneError):
+            raise
+        where = recorder.modules[-1] if recorder.modules else "the model"
+        raise LatpruneError(
+            f"The network does not run on its example inputs ({', '.join(str(list(t.shape)) for t in given)}): "
+            f"in {where}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    left = tuple(recorder.known[leaf] for leaf in tensors_of(output) if leaf in recorder.known)
+    if not left:
+        raise LatpruneError("The network's output holds no tensor that it computed.")
+    read = {index for step in recorder.steps for index in step.inputs}
+    unseen = tuple(
+        value.name for index, value in enumerate(recorder.values) if value.trainable and value.name and index not in read
+    )
+    return Trace(tuple(recorder.values), tuple(recorder.steps), entered, left, unseen)
