@@ -1,6 +1,6 @@
 """The records that every part of latprune passes on: units, groups, measurements, estimates, fingerprints.
 
-All are frozen dataclasses of plain values, so that a record is equal to its copy read back from a table, and can be a key.
+All are frozen dataclasses of plain values: a record equals its copy read back from a table, and can be a key.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ class UnitSpec:
 class Coordinate:
     """A channel count as a function of the groups' widths: `constant + sum(count * width[group])`.
 
-    A concat of two groups has two terms; a flattened 7×7 map counts its group 49 times; frozen channels are the constant.
+    A concat of two groups has two terms; a flattened 7×7 map counts its group 49 times; frozen ones are the constant.
     """
 
     terms: tuple[tuple[str, int], ...] = ()

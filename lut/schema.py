@@ -57,10 +57,11 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
 )
 
-_MEASUREMENT = (
-    "median_ms, noise, place, weights_bytes, activation_bytes, workspace_bytes, clocks_mhz, discarded, failure"
-).split(", ")
-_NETWORK = "median_ms, noise, units_ms, discarded, failure, precision".split(", ")
+_MEASUREMENT = [
+    *("median_ms", "noise", "place", "weights_bytes", "activation_bytes", "workspace_bytes"),
+    *("clocks_mhz", "discarded", "failure"),
+]
+_NETWORK = ["median_ms", "noise", "units_ms", "discarded", "failure", "precision"]
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -170,7 +170,7 @@ def check_header(path: Path) -> None:
     except IsADirectoryError as error:
         raise TableError(f"{path} is a directory, not a table.\nName a file: --table {path / 'device.db'}") from error
     except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror}.\nName another table, or change its rights") from error
+        raise TableError(f"{path} cannot be read: {error.strerror}.\nName another, or change its rights") from error
     if len(header) < 100 or not header.startswith(_MAGIC):
         found = "it is empty" if not header else "it is not an SQLite file"
         raise TableError(f"{path} is not a latency table: {found}.\nName another file; this one was left as it is")
@@ -187,7 +187,7 @@ def check_header(path: Path) -> None:
 def _create(path: Path) -> None:
     """Make an empty table beside its place, then link it there: other processes see a whole table or none."""
     if not path.parent.is_dir():
-        raise TableError(f"{path} cannot be made: there is no directory {path.parent}.\nMake it: mkdir -p {path.parent}")
+        raise TableError(f"{path} cannot be made: no directory {path.parent}.\nMake it: mkdir -p {path.parent}")
     if sqlite3.sqlite_version_info < (3, 37):
         raise TableError(f"tables need SQLite 3.37; Python has {sqlite3.sqlite_version} here.\nUse a newer Python")
     try:

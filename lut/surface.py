@@ -2,9 +2,9 @@
 
     ms(c) = trend(c) * exp(g(c))
 
-The trend (`lut/trend.py`) says what the points have in common; g is their residuals, interpolated by kriging (a Gaussian
-process with an exponential kernel over log2 of the blocks), so that the surface passes through measured points up to their
-noise and returns to the trend far from them. The interval comes from leave-one-out errors.
+The trend (`lut/trend.py`) says what the points have in common; g is their residuals, interpolated by kriging (a
+Gaussian process with an exponential kernel over log2 of the blocks), so that the surface passes through measured points
+up to their noise and returns to the trend far from them. The interval comes from leave-one-out errors.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Surface:
         ms = self.trend.at(channels) * np.exp(nearness @ self._weights)
         spread = self._scale * self._deviation(nearness)
         basis, outside = self._basis(channels)
-        few = 0.2 / len(self.points.ms)
+        few = 0.6 / (len(self.points.ms) + 1)  # few points cannot tell how wrong they are
         spread += np.where(basis > 0, few, 0.0) + outside * max(0.08, 0.35 / len(self.points.ms))
         factor = np.exp(np.maximum(spread, 0.005))
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
@@ -119,7 +119,7 @@ class Surface:
         self._scale = float(np.quantile(ratios, level)) if count >= 10 else max(_Z90, float(ratios.max()))
 
     def _deviation(self, nearness: Floats) -> Floats:
-        """Standard deviation of the log of a new measurement, as known from the nearest point alone (an upper bound)."""
+        """Standard deviation of a new measurement's log, given the nearest point alone (an upper bound)."""
         known = (nearness**2 / (1 + self._own / self._power)).max(axis=1)
         deviation: Floats = np.sqrt(self._power * (1 - known) + float(np.median(self._own)))
         return deviation

@@ -2,8 +2,8 @@
 
     ms ~ a + sum_i b_i B_i + sum_ij c_ij B_i B_j + d prod_i B_i + ragged terms,    B_i = ceil(c_i / s_i) * s_i
 
-A runtime computes whole blocks of s channels, hence the ceil (facts 1); where a count is not a multiple of s it may run
-other, slower code, hence the ragged terms (facts 2). The blocks are chosen by leave-one-out error. All errors are relative.
+A runtime computes whole blocks of s channels, hence the ceil; where a count is not a multiple of s it may run other,
+slower code, hence the ragged terms. The blocks are chosen by leave-one-out error. All errors are relative.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,8 @@ class Trend:
         rounded, ragged = self.rounded(channels)
         features = _features(rounded / self.reference, ragged)
         value: Floats = features @ self.coefficients
-        return np.maximum(value, 1e-3 * self.coefficients.sum())
+        floor = 1e-3 * float(self.coefficients.sum())
+        return np.maximum(value, floor, dtype=np.float64)
 
 
 def fit_trend(channels: Ints, ms: Floats) -> Trend:

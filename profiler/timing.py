@@ -23,6 +23,7 @@ NORMAL_MAD = 1.4826
 MEDIAN_ERROR = math.sqrt(math.pi / 2)
 """Standard error of the median over that of the mean, for normal samples."""
 MOST_WARMUP_RUNS = 100_000
+STANDING_CLOCK = "The clock does not move forward on this machine: no sample could be taken."
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ def relative_noise(samples: Sequence[float]) -> float:
     return MEDIAN_ERROR * spread / math.sqrt(len(samples)) / middle
 
 
+def median_ratio(samples: Sequence[float], reference: Sequence[float]) -> float | None:
+    """Ratio of the medians, or None without a reference."""
+    return median(samples) / median(reference) if reference else None
+
+
 def midmean(samples: Sequence[float]) -> float:
     """Mean of the middle half: as deaf to outliers as the median, but finer where the clock is coarse."""
     ordered = sorted(samples)
@@ -70,8 +76,63 @@ def midmean(samples: Sequence[float]) -> float:
     return sum(middle) / len(middle)
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Single runs of one of several callables that took turns.
+
+    Attributes:
+        samples_ms: undisturbed, in order.
+        numbers: which calls these were, counted from 0 with those that warmed up.
+        discarded: calls whose time was disturbed; those that only warmed up are not among them.
+    """
+
+    samples_ms: tuple[float, ...]
+    numbers: tuple[int, ...]
+    discarded: int
+
+
+def take_turns(
+    parts: Sequence[Callable[[], object]],
+    config: MeasureConfig,
+    *,
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Runs]:
+    """Time single runs of several callables in alternating blocks, so that all see the same state of the machine.
+
+    The first run of each block only brings the caches back from the others. It ends after `runs` runs of each, or after
+    two rounds and `config.max_time_s`.
+
+    Raises:
+        BackendError: not one sample could be taken, because the clock does not move forward.
+    """
+    samplers = [_Sampler(part, clock, None) for part in parts]
+    calls = [0] * len(parts)
+    for place, sampler in enumerate(samplers):
+        calls[place] = sampler.warm_up(config.warmup_s)
+        sampler.batch = 1
+    start, block = clock(), 0
+    while block * BLOCK < runs and (block < 2 or clock() - start < config.max_time_s):
+        order = range(len(parts)) if block % 2 == 0 else reversed(range(len(parts)))
+        for place in order:
+            samplers[place].once(1)
+            for number in range(calls[place] + 1, calls[place] + 1 + min(BLOCK, runs - block * BLOCK)):
+                samplers[place].sample(number)
+                calls[place] = number
+            calls[place] += 1
+        block += 1
+    if any(not sampler.samples for sampler in samplers):
+        raise BackendError(STANDING_CLOCK)
+    found = []
+    for sampler in samplers:
+        kept = sampler.kept()
+        lost = sampler.backward + len(sampler.samples) - len(kept)
+        found.append(Runs(tuple(took * 1e3 for _, took in kept), tuple(number for number, _ in kept), lost))
+    return found
+
+
 class _Sampler:
-    """Takes samples of one callable; `samples` holds (block, seconds) of those on which the clock ran forward."""
+    """Takes samples of one callable; `samples` holds (number, seconds) of those on which the clock ran forward."""
 
     def __init__(
         self, run: Callable[[], object], clock: Callable[[], float], before: Callable[[], object] | None
@@ -90,24 +151,26 @@ class _Sampler:
             self.run()
         return self.clock() - start
 
-    def warm_up(self, seconds: float) -> None:
-        """Run for that long, at least twice, and choose the batch by the shortest run seen."""
-        spent, shortest = 0.0, math.inf
-        for count in range(MOST_WARMUP_RUNS):
+    def warm_up(self, seconds: float) -> int:
+        """Run for that long, at least twice, and choose the batch by the shortest run seen; return how many runs."""
+        spent, shortest, count = 0.0, math.inf, 0
+        while count < MOST_WARMUP_RUNS:
             took = self.once(1)
+            count += 1
             if took > 0:
                 spent += took
                 shortest = min(shortest, took)
-            if spent >= seconds and count >= 1:
+            if spent >= seconds and count >= 2:
                 break
         if shortest < SHORT_S and self.before is None:
             self.batch = math.ceil(BATCH_S / max(shortest, 1e-9))
+        return count
 
-    def sample(self, block: int) -> None:
+    def sample(self, number: int) -> None:
         """Take one sample, or count it where the clock did not run forward."""
         took = self.once(self.batch)
         if took > 0:
-            self.samples.append((block, took / self.batch))
+            self.samples.append((number, took / self.batch))
         else:
             self.backward += 1
 
@@ -116,7 +179,7 @@ class _Sampler:
         if not self.samples:
             return []
         limit = DISTURBED * median(seconds for _, seconds in self.samples)
-        return [(block, seconds) for block, seconds in self.samples if seconds <= limit]
+        return [(number, seconds) for number, seconds in self.samples if seconds <= limit]
 
 
 def measure(
@@ -129,8 +192,8 @@ def measure(
 ) -> Timing:
     """Time a callable, alternating with a reference where there is one.
 
-    It stops once `min_samples` and `min_time_s` are reached and the noise (with a reference: of the ratio, since that is
-    what is used) is at or under `noise_target`; or at `max_samples` or `max_time_s`.
+    It stops once `min_samples` and `min_time_s` are reached and the noise is at or under `noise_target` (with a reference:
+    the noise of the ratio, which is what is used then); or at `max_samples` or `max_time_s`.
 
     Args:
         run: one inference.
@@ -152,7 +215,7 @@ def measure(
         sampler.warm_up(config.warmup_s)
     _fill(samplers, config)
     if any(not sampler.samples for sampler in samplers):
-        raise BackendError("The clock does not move forward on this machine: no sample could be taken.")
+        raise BackendError(STANDING_CLOCK)
     return _summarise(samplers)
 
 
@@ -199,7 +262,9 @@ def _block_ratios(samplers: list[_Sampler]) -> list[float]:
 
 def _summarise(samplers: list[_Sampler]) -> Timing:
     kept = [[seconds * 1e3 for _, seconds in sampler.kept()] for sampler in samplers]
-    discarded = sum(sampler.backward + len(sampler.samples) - len(own) for sampler, own in zip(samplers, kept, strict=True))
+    discarded = sum(
+        sampler.backward + len(sampler.samples) - len(own) for sampler, own in zip(samplers, kept, strict=True)
+    )
     ratios = _block_ratios(samplers)
     return Timing(
         samples_ms=tuple(kept[0]),

@@ -192,5 +192,3 @@ class Backend(Protocol):
 
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
         """Compile an ONNX file into an engine, written whole or not at all."""
-
-

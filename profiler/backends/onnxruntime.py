@@ -95,7 +95,9 @@ class OrtSession:
         wanted = [name for name, _, _ in self._inputs]
         named = dict(feeds) if isinstance(feeds, Mapping) else dict(zip(wanted, feeds, strict=False))
         if set(named) != set(wanted) or len(feeds) != len(wanted):
-            raise BackendError(f"The network's inputs are {', '.join(wanted)}; given were {', '.join(named) or 'none'}.")
+            raise BackendError(
+                f"The network's inputs are {', '.join(wanted)}; given were {', '.join(named) or 'none'}."
+            )
         names = [item.name for item in self._session.get_outputs()]
         try:
             values = self._session.run(names, named)
@@ -154,17 +156,15 @@ class OrtProfiledSession:
         self._folder.cleanup()
 
 
-def random_inputs(
-    inputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]], seed: int
-) -> dict[str, Array]:
-    """Make realistic inputs: normal numbers, bytes over their range, other integers 0 or 1 (valid as any index or mask)."""
+def random_inputs(inputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]], seed: int) -> dict[str, Array]:
+    """Make realistic inputs: normal numbers, bytes over their range, other integers 0 or 1 (any index, any mask)."""
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for name, dtype, shape in inputs:
         if dtype is np.bool_:
             made[name] = generator.integers(0, 2, shape).astype(np.bool_)
         elif dtype in (np.uint8, np.int8):
-            limits = np.iinfo(dtype)  # type: ignore[arg-type]
+            limits = np.iinfo(dtype)
             made[name] = generator.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
         elif issubclass(dtype, np.integer):
             made[name] = generator.integers(0, 2, shape).astype(dtype)
@@ -231,5 +231,7 @@ def _dtype(item: Any) -> type[np.generic]:
 
 def _shape(item: Any) -> tuple[int, ...]:
     if any(not isinstance(size, int) for size in item.shape):
-        raise BackendError(f"The input {item.name} has no fixed shape: {item.shape}. Export the network with fixed shapes.")
+        raise BackendError(
+            f"The input {item.name} has no fixed shape: {item.shape}. Export the network with fixed shapes."
+        )
     return tuple(item.shape)

@@ -1,10 +1,11 @@
 """Joins ONNX Runtime's profile to the graph that it really ran, and that graph's nodes to the network as given.
 
-What is there, seen with ONNX Runtime 1.32: one event a node and run (`cat` "Node", name `<node or op_index>_kernel_time`,
-`dur` in whole microseconds, rounded down), in the order of the optimised graph's file. Nodes in the blocked layout are
-called `<tensor>_nchwc`, after the tensor that they made when their layout changed (`<tensor>_bn_nchwc` for a norm that
-became a depthwise convolution), and lose the tensor's name in their outputs; fused ones are `<node>/<Fusion>/`; other
-nodes keep their outputs' names. Parts of inlined functions have no name, or the name of the whole.
+What is there, seen with ONNX Runtime 1.32: one event a node and run (`cat` "Node", name `<node>_kernel_time`, or
+`<operation>_<index>_kernel_time` for a node without a name; `dur` in whole microseconds, rounded down), in the order of
+the optimised graph's file. Nodes in the blocked layout are called `<tensor>_nchwc`, after the tensor that they made when
+their layout changed (`<tensor>_bn_nchwc` for a norm that became a depthwise convolution), and lose the tensor's name in
+their outputs; fused ones are `<node>/<Fusion>/`; other nodes keep their outputs' names. Parts of inlined functions have no
+name, or the name of the whole.
 """
 
 import json
@@ -21,7 +22,19 @@ ROUNDED_DOWN_US = 0.5
 """Added to every time: the runtime cuts off the fraction of a microsecond, half of one on average."""
 BLOCKED = "_nchwc"
 MOVES = frozenset(
-    {"ReorderInput", "Reshape", "Transpose", "Split", "Squeeze", "Unsqueeze", "Cast", "Expand", "Gather", "Slice", "Shape"}
+    {
+        "ReorderInput",
+        "Reshape",
+        "Transpose",
+        "Split",
+        "Squeeze",
+        "Unsqueeze",
+        "Cast",
+        "Expand",
+        "Gather",
+        "Slice",
+        "Shape",
+    }
 )
 """Operations that prepare data for the node that reads it; other helpers follow the node that makes their input."""
 
@@ -53,7 +66,9 @@ def join_profile(profile: Path, optimised: Path, given: Path, keep: Sequence[int
     for run in runs:
         for event, node in zip(run, nodes, strict=True):
             if not _fits(event, node):
-                raise BackendError(_mismatch(given, f"{event['name']} stands where {node.op_type} {node.name!r} should"))
+                raise BackendError(
+                    _mismatch(given, f"{event['name']} stands where {node.op_type} {node.name!r} should")
+                )
     origins = find_origins(nodes, _read_nodes(given))
     times = []
     for place, node in enumerate(nodes):
@@ -128,8 +143,8 @@ def _fits(event: dict[str, Any], node: Any) -> bool:
 
 def _mismatch(given: Path, found: str) -> str:
     return (
-        f"ONNX Runtime's profile does not fit the graph of {given} ({found}). Networks with control flow (If, Loop, Scan) "
-        "have no times in place; measure the whole network."
+        f"ONNX Runtime's profile does not fit the graph of {given} ({found}). Networks with control flow (If, Loop, "
+        "Scan) have no times in place; measure the whole network."
     )
 
 
@@ -137,5 +152,7 @@ def _read_nodes(path: Path) -> list[Any]:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError(f'Times in place need onnx ({error}). Install it: pip install "latprune[onnxruntime]"') from error
+        raise BackendError(
+            f'Times in place need onnx ({error}). Install it: pip install "latprune[onnxruntime]"'
+        ) from error
     return list(onnx.load(str(path), load_external_data=False).graph.node)

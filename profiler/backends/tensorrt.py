@@ -50,8 +50,8 @@ class TensorRt:
         gpu = read_gpu()
         if gpu is None:
             raise BackendError(
-                "Classic TensorRT builds only on a machine with the GPU that the engine is for, and there is none here. "
-                "Build there, or with --backend tensorrt-rtx, which needs no GPU."
+                "Classic TensorRT builds only on a machine with the GPU that the engine is for, and there is none "
+                "here. Build there, or with --backend tensorrt-rtx, which needs no GPU."
             )
         _check_here(gpu, settings)
         return build_engine(trt, path, out, backend=self.name, settings=settings, configure=lambda config: None)
@@ -72,7 +72,8 @@ def _refusal(name: str) -> BackendError:
 
 def _not_written() -> BackendError:
     return BackendError(
-        "Timing with classic TensorRT is not written yet; latprune builds its engines. Time them with trtexec --loadEngine=…"
+        "Timing with classic TensorRT is not written yet; latprune builds its engines. Time them with "
+        "trtexec --loadEngine=…"
     )
 
 
@@ -82,6 +83,7 @@ def _runtime() -> Any:
         import tensorrt
     except (ImportError, OSError) as error:
         raise BackendError(
-            f"TensorRT is not installed, or its libraries are missing ({error}). They come from NVIDIA's own index: {INSTALL}"
+            f"TensorRT is not installed, or its libraries are missing ({error}). They come from NVIDIA's own index: "
+            f"{INSTALL}"
         ) from error
     return tensorrt

@@ -67,7 +67,8 @@ class TensorRtRtx:
         if read_gpu() is None:
             return no_gpu(self.name)
         return BackendError(
-            "Timing with tensorrt-rtx is not written yet; latprune builds its engines. Measure with --backend onnxruntime."
+            "Timing with tensorrt-rtx is not written yet; latprune builds its engines. Measure with "
+            "--backend onnxruntime."
         )
 
 
@@ -80,7 +81,9 @@ def check_capability(name: str) -> None:
     if name not in CAPABILITIES:
         hint = f" ({ELSEWHERE[name]})" if name in ELSEWHERE else ""
         possible = ", ".join(CAPABILITIES)
-        raise BackendError(f"TensorRT for RTX cannot build for compute capability {name}{hint}. Possible are {possible}.")
+        raise BackendError(
+            f"TensorRT for RTX cannot build for compute capability {name}{hint}. Possible are {possible}."
+        )
 
 
 def _runtime() -> Any:

@@ -39,6 +39,7 @@ DEVICES: tuple[tuple[str, str], ...] = (
     ("RTX A6000", "8.6"),
     ("A40", "8.6"),
     ("A10", "8.6"),
+    ("A10G", "8.6"),
     ("A100", "8.0"),
     ("A30", "8.0"),
     ("RTX 2080", "7.5"),
@@ -85,8 +86,10 @@ def capability_of(device: str) -> str:
     text = device.strip()
     if re.fullmatch(r"\d+\.\d+", text):
         return text
-    words = re.sub(r"(?<=\d)(TI|SUPER|LAPTOP)\b", "", re.sub(r"[^A-Z0-9]+", " ", text.upper())).split()
-    spaced = f" {' '.join(words)} "
+    plain = re.sub(r"[^A-Z0-9]+", " ", text.upper())
+    plain = re.sub(r"\b(RTX|GTX)(?=[0-9])", r"\1 ", plain)
+    plain = re.sub(r"(?<=[0-9])(TI|SUPER)\b", "", plain)
+    spaced = f" {plain} "
     for name, capability in DEVICES:
         if f" {name} " in spaced:
             return capability
@@ -164,7 +167,7 @@ def build_engine(
 
 
 def read_memory(records: Iterable[LogRecord]) -> dict[str, int | None]:
-    """Read the compiler's figures in bytes; the largest of several builds (one a capability), None where it says none."""
+    """Read the compiler's figures in bytes; the largest of several builds (one a capability), None where it is silent."""
     texts = [record.text for record in records]
     found: dict[str, int | None] = {}
     for name, label in _MEMORY.items():
@@ -231,8 +234,8 @@ def _build_failure(path: Path, records: list[LogRecord], settings: BuildSettings
     message = f"TensorRT cannot build an engine from {path}: {shown}"
     if "7.5" in settings.compute_capabilities and any("FP32 GEMM" in text for text in errors):
         message += (
-            " — compute capability 7.5 (Turing) has no fp32 matrix product, so a network with a linear layer fails there "
-            "in fp32. Export it in fp16, or build for 8.0 or later."
+            " — compute capability 7.5 (Turing) has no fp32 matrix product, so a network with a linear layer fails "
+            "there in fp32. Export it in fp16, or build for 8.0 or later."
         )
     return message
 
@@ -242,4 +245,6 @@ def _check_engine(trt: Any, logger: Any, engine: Any, path: Path) -> None:
     if hasattr(runtime, "get_engine_validity"):
         validity, diagnostics = runtime.get_engine_validity(engine)
         if int(diagnostics) & MALFORMED:
-            raise BackendError(f"TensorRT built a malformed engine from {path} ({validity}, diagnostics {diagnostics}).")
+            raise BackendError(
+                f"TensorRT built a malformed engine from {path} ({validity}, diagnostics {diagnostics})."
+            )

@@ -1,0 +1,64 @@
+# `make` lists what there is. All of it runs in .venv, which is made here and nowhere else.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+EXTRAS := onnxruntime,tensorrt-rtx,vision,dev
+# The first of these that runs, is new enough and can make environments is taken. Or name one: make PYTHONS=/path/to/python
+PYTHONS ?= python3.13 python3.12 python3.11 python3
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos clean clean-all
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+install: $(INSTALLED) ## make .venv and install latprune with all that the demo and the tests need
+
+$(INSTALLED): setup.py
+	@python=''; \
+	for name in $(PYTHONS); do \
+		if "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$name"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "latprune needs Python 3.11 or newer with its venv module; tried: $(PYTHONS)." >&2; \
+		for name in $(PYTHONS); do command -v "$$name" >/dev/null && "$$name" --version 2>/dev/null | sed "s|^|  $$name is |" >&2; done; \
+		echo "Install one (on Debian or Ubuntu: python3 and python3-venv), or name it: make PYTHONS=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi; \
+	if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+		echo "Making $(VENV) with $$("$$python" --version) …"; \
+		"$$python" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing latprune[$(EXTRAS)]: about 6 GB with PyTorch, a minute or more …"
+	$(PYTHON) -m pip install --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@touch $@
+
+lint: $(INSTALLED) ## ruff
+	$(PYTHON) -m ruff check .
+
+types: $(INSTALLED) ## mypy --strict
+	$(PYTHON) -m mypy --strict lut profiler pruner
+
+test: lint types ## ruff, mypy --strict and the tests, without the slow ones and those that need a GPU
+	$(PYTHON) -m pytest -q --durations=10 -m "not slow and not gpu"
+	@echo "Left out: tests that need a GPU (make test-gpu) and slow ones (make test-slow)."
+
+test-slow: $(INSTALLED) ## the tests that take minutes
+	$(PYTHON) -m pytest -q --durations=10 -m "slow and not gpu"
+
+test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
+	$(PYTHON) -m pytest -q --durations=10 -m gpu
+
+demo: $(INSTALLED) ## the main job on handwritten digits: train, profile, prune to half the time, export, check
+	$(PYTHON) tasks/run.py tasks/digits.py --budget 50% --out runs/digits
+
+demo-photos: $(INSTALLED) ## the same on torchvision's MobileNetV2 and two photographs
+	$(PYTHON) tasks/run.py tasks/photos_mobilenet_v2.py --budget 50% --out runs/photos --no-accuracy-check
+
+clean: ## remove what building and testing leave behind
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+clean-all: clean ## the same, and .venv, the runs and the trained weights
+	rm -rf $(VENV) runs tasks/runs

@@ -1,0 +1,298 @@
+"""One device's measurements in memory, read-only: what a unit costs at any channel counts, and in which steps."""
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lut.errors import MissingFamilyError, TableError
+from lut.records import DeviceFingerprint, Estimate, Measurement, NetworkMeasurement, Unit, UnitFamily, UnitSpec
+from lut.store import TableFile
+from lut.surface import EstimateArrays, Points, Surface
+
+_STEP_SHARE = 0.8
+"""A group's step is the smallest that serves units of this share of the group's cost."""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What one fingerprint has in one precision."""
+
+    fingerprint: DeviceFingerprint
+    precision: str | None
+    measurements: Sequence[Measurement]
+    networks: Sequence[NetworkMeasurement]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint}, {self.precision}" if self.precision else str(self.fingerprint)
+
+
+class LatencyTable:
+    """One fingerprint's rows; surfaces are fitted when first asked for. A family without a row raises; nothing is 0."""
+
+    def __init__(
+        self,
+        fingerprint: DeviceFingerprint,
+        measurements: Iterable[Measurement],
+        *,
+        networks: Iterable[NetworkMeasurement] = (),
+        precision: str | None = None,
+        name: str = "the table",
+    ) -> None:
+        """Sort rows by family.
+
+        Where a family has rows measured in place, its isolated rows (which pay for borders that a network does not
+        have) are left out of its surface, and counted in `set_aside`.
+
+        Args:
+            fingerprint: of the device.
+            measurements: rows of any families, failures among them.
+            networks: whole-network rows.
+            precision: which the rows were chosen for, where they were.
+            name: for messages: the file's.
+        """
+        self.fingerprint = fingerprint
+        self.precision = precision
+        self.name = name
+        self.networks = list(networks)
+        self.failures: list[Measurement] = []
+        self.set_aside = 0
+        rows: dict[str, list[Measurement]] = defaultdict(list)
+        self._families: dict[str, UnitFamily] = {}
+        for row in measurements:
+            if row.failure is not None or row.median_ms is None or not row.median_ms > 0:
+                self.failures.append(row)
+                continue
+            self._families[row.spec.family.key] = row.spec.family
+            rows[row.spec.family.key].append(row)
+        self._points: dict[str, Points] = {}
+        for key, own in rows.items():
+            in_place = [row for row in own if row.place == "in place"]
+            self.set_aside += len(own) - len(in_place) if in_place else 0
+            self._points[key] = _combine(in_place or own)
+        self._surfaces: dict[str, Surface] = {}
+
+    @property
+    def families(self) -> tuple[UnitFamily, ...]:
+        """The families that have at least one latency."""
+        return tuple(self._families.values())
+
+    @cached_property
+    def failure_counts(self) -> dict[str, int]:
+        """How many rows failed, by family key."""
+        return dict(Counter(row.spec.family.key for row in self.failures))
+
+    def __contains__(self, family: UnitFamily) -> bool:
+        return family.key in self._points
+
+    def points(self, family: UnitFamily) -> Points:
+        """A family's distinct measured points.
+
+        Raises:
+            MissingFamilyError: it has none.
+        """
+        if family.key not in self._points:
+            raise self.missing([family])
+        return self._points[family.key]
+
+    def surface(self, family: UnitFamily) -> Surface:
+        """A family's surface, fitted once.
+
+        Raises:
+            MissingFamilyError: it has no measured point.
+        """
+        found = self._surfaces.get(family.key)
+        if found is None:
+            found = self._surfaces[family.key] = Surface(self.points(family))
+        return found
+
+    def estimate(self, spec: UnitSpec) -> Estimate:
+        """What a unit costs.
+
+        Raises:
+            MissingFamilyError: its family has no measured point.
+        """
+        return self.estimate_many(spec.family, [spec.channels])[0]
+
+    def estimate_many(self, family: UnitFamily, channels: ArrayLike) -> EstimateArrays:
+        """What a unit costs at channel counts `[m, k]`; one call for many points is much cheaper than many calls.
+
+        Raises:
+            MissingFamilyError: the family has no measured point.
+            ValueError: the channels have another shape.
+        """
+        surface = self.surface(family)
+        counts = np.asarray(channels, dtype=np.int64)
+        coordinates = surface.points.channels.shape[1]
+        if counts.ndim != 2 or counts.shape[1] != coordinates:
+            raise ValueError(f"{family} has {coordinates} channel counts; got an array of shape {counts.shape}")
+        return surface.estimate_many(counts)
+
+    def step(self, family: UnitFamily, coordinate: int) -> int:
+        """The step found in one of a family's coordinates: only whole multiples are worth keeping (1: any count is).
+
+        Raises:
+            MissingFamilyError: the family has no measured point.
+        """
+        return self.surface(family).steps[coordinate]
+
+    def width_step(self, group: str, units: Iterable[Unit], widths: Mapping[str, int] | None = None) -> int:
+        """The step in a group's width that is worth keeping to, decided by the units that cost most.
+
+        Units whose family the table lacks have no say.
+
+        Args:
+            group: name of the channel group.
+            units: the network's; those that do not depend on the group are passed over.
+            widths: where to weigh the units; without it each counts at its largest measured point.
+        """
+        costs: dict[int, float] = defaultdict(float)
+        for unit in units:
+            if group not in unit.groups or unit.family not in self:
+                continue
+            surface = self.surface(unit.family)
+            channels = surface.points.channels.max(axis=0) if widths is None else unit.channels(widths)
+            steps = [
+                step // math.gcd(step, count)
+                for step, coordinate in zip(surface.steps, unit.coordinates, strict=True)
+                for name, count in coordinate.terms
+                if name == group
+            ]
+            costs[max(steps)] += float(self.estimate_many(unit.family, [channels]).ms[0])
+        served = 0.0
+        for step in sorted(costs):
+            served += costs[step]
+            if served >= _STEP_SHARE * sum(costs.values()):
+                return step
+        return 1
+
+    def missing(self, families: Iterable[UnitFamily]) -> MissingFamilyError:
+        """The error that names families without a latency (for the caller to raise)."""
+        lines = []
+        for family in dict.fromkeys(families):
+            failed = self.failure_counts.get(family.key, 0)
+            lines.append(f"{family}" + (f" ({failed} tries failed)" if failed else ""))
+        return MissingFamilyError(
+            f"{self.name} has no latency of: {'; '.join(lines)}.\n"
+            f"Measure: latprune profile TASK --table {self.name}"
+        )
+
+
+def open_table(
+    path: str | os.PathLike[str],
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    compute_capability: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> LatencyTable:
+    """Read the rows of the one fingerprint (and precision) in a file that fits.
+
+    Args:
+        path: of the table.
+        backend: the runtime's name.
+        device: any part of the device's name, in any case.
+        compute_capability: such as "8.6".
+        precision: such as "fp32".
+        threads: of a CPU runtime.
+
+    Raises:
+        TableError: the file cannot be read; none of its fingerprints fits, or several do.
+    """
+    with TableFile(path) as file:
+        contents = [
+            content
+            for fingerprint in file.fingerprints()
+            for content in _by_precision(fingerprint, file.measurements(fingerprint), file.networks(fingerprint))
+        ]
+    fitting = [
+        content
+        for content in contents
+        if backend in (None, content.fingerprint.runtime)
+        and (device is None or device.lower() in content.fingerprint.device.lower())
+        and compute_capability in (None, content.fingerprint.compute_capability)
+        and threads in (None, content.fingerprint.threads)
+        and precision in (None, content.precision)
+    ]
+    if device is not None and len(fitting) > 1:
+        fitting = [content for content in fitting if content.fingerprint.device == device] or fitting
+    if len(fitting) != 1:
+        raise _choice_error(Path(path), contents, fitting)
+    chosen = fitting[0]
+    return LatencyTable(
+        chosen.fingerprint,
+        chosen.measurements,
+        networks=chosen.networks,
+        precision=chosen.precision,
+        name=str(path),
+    )
+
+
+def _by_precision(
+    fingerprint: DeviceFingerprint, measurements: list[Measurement], networks: list[NetworkMeasurement]
+) -> list[_Content]:
+    """Split by the networks' precision, or where none is told by the families'.
+
+    Unit rows go with every part: a family's precision is in its key, and an int8 network has units in fp32.
+    """
+    told = {network.precision for network in networks if network.precision is not None}
+    names = sorted(told or {row.spec.family.precision for row in measurements})
+    if not names:
+        return [_Content(fingerprint, None, measurements, networks)]
+    return [
+        _Content(fingerprint, name, measurements, [row for row in networks if row.precision in (None, name)])
+        for name in names
+    ]
+
+
+def _choice_error(path: Path, contents: list[_Content], fitting: list[_Content]) -> TableError:
+    if not contents:
+        return TableError(f"{path} holds no measurement yet.\nMake some: latprune profile TASK --table {path}")
+    flags = "--backend, --device, --compute-capability, --precision or --threads"
+    if not fitting:
+        return TableError(
+            f"no fingerprint in {path} fits; it holds: {'; '.join(map(str, contents))}.\n"
+            f"Choose one of them with {flags}, or measure: latprune profile TASK --table {path}"
+        )
+    details = _differences(fitting)
+    return TableError(f"{len(fitting)} fingerprints in {path} fit: {'; '.join(details)}.\nChoose with {flags}")
+
+
+def _differences(fitting: list[_Content]) -> list[str]:
+    """Each in words; where two read alike, with the fields in which it differs from the first."""
+    words = list(map(str, fitting))
+    if len(set(words)) == len(words):
+        return words
+    first = fitting[0].fingerprint
+    found = []
+    for content, text in zip(fitting, words, strict=True):
+        fields = content.fingerprint.differences(first)
+        found.append(text + "".join(f", {name} {mine} (not {other})" for name, mine, other in fields))
+    return found
+
+
+def _combine(rows: Sequence[Measurement]) -> Points:
+    """Take together rows at the same channels: the median of their medians, and the larger of the two noises."""
+    together: dict[tuple[int, ...], list[Measurement]] = defaultdict(list)
+    for row in rows:
+        together[row.spec.channels].append(row)
+    coordinates = len(next(iter(together)))
+    channels = np.array(list(together), dtype=np.int64).reshape(len(together), coordinates)
+    values = [_median_and_noise(own) for own in together.values()]
+    ms, noise = np.array(values, dtype=np.float64).T
+    return Points(channels, ms, noise, np.array([len(own) for own in together.values()], dtype=np.int64))
+
+
+def _median_and_noise(rows: Sequence[Measurement]) -> tuple[float, float]:
+    medians = np.array([row.median_ms for row in rows], dtype=np.float64)
+    middle = float(np.median(medians))
+    within = float(np.median([row.noise or 0.0 for row in rows]))
+    between = 1.4826 * float(np.median(np.abs(medians - middle))) / middle
+    return middle, max(within, between) / math.sqrt(len(rows))

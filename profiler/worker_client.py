@@ -1,0 +1,295 @@
+"""The parent's end of the worker: starts the child, asks it, and survives whatever happens to it."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+import profiler
+from lut.errors import BackendError
+from lut.records import DeviceFingerprint, MeasureConfig, freeze_value
+from profiler.backends.interface import Array, BuildReport, BuildSettings, Feeds, KernelRecord, NodeTime
+
+LAST_WORDS = 5
+"""Lines of the child's standard error that a failure quotes."""
+PATIENCE_S = 5.0
+"""How long a child may take to end once its input has."""
+
+
+@dataclass(frozen=True)
+class TimeReply:
+    """Times of whole runs, or why there are none (see `profiler.timing.Timing` for the fields)."""
+
+    failure: str | None = None
+    samples_ms: tuple[float, ...] = ()
+    median_ms: float | None = None
+    noise: float | None = None
+    discarded: int = 0
+    batch: int = 1
+    reference_ms: tuple[float, ...] = ()
+    reference_median_ms: float | None = None
+    ratio: float | None = None
+    ratio_noise: float | None = None
+    clocks_mhz: float | None = None
+
+
+@dataclass(frozen=True)
+class NodesReply:
+    """Times of whole runs and of each node, taken by turns; or why there are none.
+
+    Attributes:
+        failure: why there are no times, or None.
+        samples_ms: whole runs of a plain session, undisturbed.
+        median_ms, noise: theirs.
+        discarded: disturbed runs, of both sessions and the reference.
+        profiled_ms: whole runs of the profiled session, those of the nodes' samples.
+        nodes: of the optimised graph, in the order in which they run.
+        reference_ms, reference_median_ms: of the reference, taking turns too.
+        ratio: whole over reference.
+        clocks_mhz: the processor's clock, where known.
+    """
+
+    failure: str | None = None
+    samples_ms: tuple[float, ...] = ()
+    median_ms: float | None = None
+    noise: float | None = None
+    discarded: int = 0
+    profiled_ms: tuple[float, ...] = ()
+    nodes: tuple[NodeTime, ...] = ()
+    reference_ms: tuple[float, ...] = ()
+    reference_median_ms: float | None = None
+    ratio: float | None = None
+    clocks_mhz: float | None = None
+
+
+@dataclass(frozen=True)
+class OutputsReply:
+    """A network's outputs by name, in its order, or why there are none."""
+
+    outputs: Mapping[str, Array]
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildReply:
+    """An engine's report, or why there is none."""
+
+    report: BuildReport | None
+    failure: str | None = None
+
+
+class _Child:
+    """One worker process and the threads that read from it."""
+
+    def __init__(self) -> None:
+        root = str(Path(profiler.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "profiler.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"PYTHONPATH": path},
+            start_new_session=True,
+        )
+        self.replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._readers = [
+            threading.Thread(target=self._read_replies, args=(self.process.stdout,), daemon=True),
+            threading.Thread(target=self._read_errors, args=(self.process.stderr,), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_replies(self, stream: IO[str]) -> None:
+        for line in stream:
+            self.replies.put(line)
+        self.replies.put(None)
+
+    def _read_errors(self, stream: IO[str]) -> None:
+        self.last_words.extend(stream)
+
+    def send(self, line: str) -> None:
+        """Write one request; raises `OSError` when the child is gone."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def end(self, *, kill: bool) -> int:
+        """Stop the process, reap it and its threads, and return its exit status."""
+        if kill:
+            self.process.kill()
+        streams = [self.process.stdin, self.process.stdout, self.process.stderr]
+        assert streams[0] is not None
+        try:
+            streams[0].close()
+        except OSError:
+            self.process.kill()
+        try:
+            status = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        for reader in self._readers:
+            reader.join(PATIENCE_S)
+        for stream in streams[1:]:
+            assert stream is not None
+            stream.close()
+        return status
+
+
+class WorkerClient:
+    """A worker process for one runtime; a context manager.
+
+    Each method asks once and waits. When the child takes too long or dies, the reply says so in `failure`, and the next
+    request starts another child.
+
+    Args:
+        backend: the runtime's name.
+        threads: of a CPU runtime.
+    """
+
+    def __init__(self, backend: str = "onnxruntime", *, threads: int = 1) -> None:
+        self.backend = backend
+        self.threads = threads
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(kill=kind is not None)
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the child, if there is one."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(kill=kill)
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process number, or None while there is none."""
+        return None if self._child is None else self._child.process.pid
+
+    def time(self, path: Path, config: MeasureConfig, *, reference: Path | None = None) -> TimeReply:
+        """Time whole runs of an ONNX file, alternating with those of a reference."""
+        reply = self.request(self._about("time", path, config, reference), config.timeout_s)
+        return TimeReply(**_frozen(reply))
+
+    def nodes(self, path: Path, config: MeasureConfig, *, runs: int = 20, reference: Path | None = None) -> NodesReply:
+        """Time an ONNX file's whole runs and each node of the graph that the runtime makes of it.
+
+        Args:
+            path: the network.
+            config: its warm-up, longest time and timeout; `runs` stands for the number of samples.
+            runs: kept runs of each session.
+            reference: taken by turns too.
+        """
+        reply = self.request(self._about("nodes", path, config, reference) | {"runs": runs}, config.timeout_s)
+        nodes = tuple(NodeTime(**_frozen(node)) for node in reply.pop("nodes", ()))
+        return NodesReply(**_frozen(reply), nodes=nodes)
+
+    def outputs(self, path: Path, feeds: Feeds, *, timeout_s: float = 120.0) -> OutputsReply:
+        """Run an ONNX file once on inputs given by name or in order."""
+        named = isinstance(feeds, Mapping)
+        arrays = list(feeds.values()) if isinstance(feeds, Mapping) else list(feeds)
+        with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
+            inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+            np.savez(inputs, *arrays)
+            request = self._about("outputs", path) | {
+                "inputs": str(inputs),
+                "outputs": str(outputs),
+                "input_names": list(feeds) if named else None,
+            }
+            reply = self.request(request, timeout_s)
+            if reply.get("failure") is not None:
+                return OutputsReply({}, reply["failure"])
+            with np.load(outputs, allow_pickle=False) as file:
+                return OutputsReply({name: file[f"arr_{number}"] for number, name in enumerate(reply["names"])})
+
+    def build(self, path: Path, out: Path, settings: BuildSettings, *, timeout_s: float = 600.0) -> BuildReply:
+        """Compile an ONNX file into an engine."""
+        request = self._about("build", path) | {"out": str(Path(out).absolute()), "settings": asdict(settings)}
+        reply = self.request(request, timeout_s)
+        if reply.get("failure") is not None:
+            return BuildReply(None, reply["failure"])
+        report = reply["report"]
+        kernels = tuple(KernelRecord(**_frozen(kernel)) for kernel in report.pop("kernels"))
+        return BuildReply(BuildReport(**_frozen(report), kernels=kernels))
+
+    def fingerprint(self, *, timeout_s: float = 60.0) -> DeviceFingerprint:
+        """Tell device and runtime, as the worker sees them.
+
+        Raises:
+            BackendError: the runtime is missing, or cannot measure here.
+        """
+        request = {"kind": "fingerprint", "backend": self.backend, "threads": self.threads}
+        reply = self.request(request, timeout_s)
+        if reply.get("failure") is not None:
+            raise BackendError(reply["failure"])
+        return DeviceFingerprint.from_json(reply["fingerprint"])
+
+    def request(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Ask the child, starting one where there is none; a reply without a `failure` succeeded."""
+        if self._child is None:
+            self._child = _Child()
+        what = " ".join(str(request[key]) for key in ("kind", "onnx") if key in request)
+        try:
+            self._child.send(json.dumps(request))
+            line = self._child.replies.get(timeout=timeout_s)
+        except queue.Empty:
+            self.close(kill=True)
+            return {"failure": f"The worker took longer than {timeout_s:g} s for: {what}. It was stopped."}
+        except OSError:
+            line = None
+        except BaseException:
+            self.close(kill=True)
+            raise
+        if line is None:
+            return {"failure": self._bury(what)}
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def _bury(self, what: str) -> str:
+        """Reap a child that died, and tell how."""
+        child, self._child = self._child, None
+        assert child is not None
+        status = child.end(kill=False)
+        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        words = " | ".join(line.strip() for line in child.last_words if line.strip())
+        return f"The worker {how} during: {what}." + (f" It last said: {words}" if words else "")
+
+    def _about(
+        self, kind: str, path: Path, config: MeasureConfig | None = None, reference: Path | None = None
+    ) -> dict[str, Any]:
+        request = {"kind": kind, "backend": self.backend, "threads": self.threads, "onnx": str(Path(path).absolute())}
+        more = {} if config is None else {"config": asdict(config)}
+        return request | more | {"reference": None if reference is None else str(Path(reference).absolute())}
+
+
+def _frozen(reply: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: freeze_value(value) for name, value in reply.items()}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
