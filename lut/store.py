@@ -48,9 +48,7 @@ class TableFile:
         self.path = Path(path)
         if not self.path.exists():
             if not create:
-                raise TableError(
-                    f"there is no table {self.path}.\nMake it: latprune profile TASK --table {self.path}"
-                )
+                raise TableError(f"there is no table {self.path}.\nMake it: latprune profile TASK --table {self.path}")
             _create(self.path)
         check_header(self.path)
         with self._explained():
@@ -256,7 +254,8 @@ def _explain(path: Path, error: sqlite3.OperationalError) -> Exception:
 
 
 def _damaged(path: Path, found: str) -> TableError:
-    return TableError(f"{path} is damaged: {found}.\nTake it from a copy, or delete it and profile again")
+    in_a_line = " ".join(found.split())
+    return TableError(f"{path} is damaged: {in_a_line}.\nTake it from a copy, or delete it and profile again")
 
 
 def _too_new(path: Path, version: int) -> TableError:

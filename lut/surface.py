@@ -3,8 +3,8 @@
     ms(c) = trend(c) * exp(g(c))
 
 The trend (`lut/trend.py`) says what the points have in common; g is their residuals, interpolated by kriging (a
-Gaussian process with an exponential kernel over log2 of the blocks), so that the surface passes through measured points
-up to their noise and returns to the trend far from them. The interval comes from leave-one-out errors.
+Gaussian process with an exponential kernel over log2 of blocks and counts), so that the surface passes through measured
+points up to their noise and returns to the trend far from them. The interval comes from leave-one-out errors.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,18 @@ _LENGTHS = (0.3, 1.0, 3.0)
 _RUN_NOISES = (0.005, 0.015, 0.03)
 """Spreads from run to run that are tried: more than 3 % is never taken for noise."""
 
+_SCOUTS = 96
+"""Most points by which the kernel is chosen."""
+
 _NEAR_POINTS = 1500
 """Most points that are kriged (the cost is cubic); the trend takes all."""
 
 _Z90 = 1.645
+_WIDEST = 5.0
+"""Largest half-width of an interval, as a logarithm: a factor of 150 already says that nothing is known."""
+
+_WITHIN_BLOCK = 0.25
+"""How far counts in the same block stand apart, over how far blocks do."""
 
 
 @dataclass(frozen=True)
@@ -87,34 +95,32 @@ class Surface:
         ms = self.trend.at(channels) * np.exp(nearness @ self._weights)
         spread = self._scale * self._deviation(nearness)
         basis, outside = self._basis(channels)
-        few = 0.6 / (len(self.points.ms) + 1)  # few points cannot tell how wrong they are
+        few = 1.0 / (len(self.points.ms) + 1)  # few points cannot tell how wrong they are
         spread += np.where(basis > 0, few, 0.0) + outside * max(0.08, 0.35 / len(self.points.ms))
-        factor = np.exp(np.maximum(spread, 0.005))
+        factor = np.exp(np.clip(spread, 0.005, _WIDEST))
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
 
     def _krige(self, residuals: Floats, noise: Floats, rows: Ints) -> None:
-        """Choose length and run-to-run noise by leave-one-out error, and keep the weights."""
+        """Choose length and run-to-run noise, and keep the weights and what scales the interval."""
         count = len(residuals)
         distances = _distances(self._places, self._places)
-        variance = float(np.mean(np.minimum(np.abs(residuals), 4 * np.median(np.abs(residuals)) + 1e-3) ** 2))
+        scouts = np.unique(np.linspace(0, count - 1, min(count, _SCOUTS)).astype(np.int64))
+        near, own_noise, own_rows = distances[np.ix_(scouts, scouts)], noise[scouts], rows[scouts]
         best = np.inf
         for length in _LENGTHS if count > 3 else _LENGTHS[1:2]:
-            kernel = np.exp(-distances / length)
+            kernel = np.exp(-near / length)
             for run_noise in _RUN_NOISES:
-                own = np.maximum(run_noise**2 / rows, np.minimum(noise, 0.1) ** 2)
-                power = max(variance - float(own.mean()), (0.25 * run_noise) ** 2)
-                inverse = np.linalg.inv(kernel + np.diag(own / power))
-                weights = inverse @ residuals
-                errors = weights / np.diag(inverse)
+                own, power = _powers(residuals, run_noise, own_noise, own_rows)
+                errors = _left_out(kernel, own / power, residuals[scouts])[1]
                 score = float(np.abs(errors).mean())
                 if score < 0.99 * best:
-                    best, self._length, self._power, self._own = score, length, power, own
-                    self._weights, kept_errors = weights, errors
-        others = np.exp(-distances / self._length)
-        np.fill_diagonal(others, 0.0)
+                    best, self._length, chosen = score, length, run_noise
+        self._own, self._power = _powers(residuals, chosen, noise, rows)
+        kernel = np.exp(-distances / self._length)
+        self._weights, errors = _left_out(kernel, self._own / self._power, residuals)
+        np.fill_diagonal(kernel, 0.0)
         freedom = min(self.trend.freedom, 0.9 * count)
-        expected = np.sqrt(self._deviation(others) ** 2 + 1e-8)
-        ratios = np.abs(kept_errors) * np.sqrt(count / (count - freedom)) / expected
+        ratios = np.abs(errors) * np.sqrt(count / (count - freedom)) / self._deviation(kernel)
         level = min(0.9 * (1 + 1 / count), 1.0)
         self._scale = float(np.quantile(ratios, level)) if count >= 10 else max(_Z90, float(ratios.max()))
 
@@ -127,7 +133,8 @@ class Surface:
     def _place(self, channels: Ints) -> Floats:
         """Where points stand for the kernel: log2 of the blocks; ragged counts stand apart from whole ones."""
         rounded, ragged = self.trend.rounded(channels)
-        return np.concatenate([np.log2(rounded), 0.5 * ragged], axis=1)
+        counts = np.log2(np.maximum(channels, 1))
+        return np.concatenate([np.log2(rounded), _WITHIN_BLOCK * counts, 0.5 * ragged], axis=1)
 
     def _code(self, channels: Ints) -> Ints:
         """One number for each channel tuple inside the box, different for different tuples (exact below 2^63)."""
@@ -148,6 +155,21 @@ class Surface:
         at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
         measured = inside & (self._codes[at] == codes)
         return np.where(measured, 0, np.where(inside, 1, 2)).astype(np.int8), outside
+
+
+def _powers(residuals: Floats, run_noise: float, noise: Floats, rows: Ints) -> tuple[Floats, float]:
+    """Variance of each point's noise, and of what is left for the surface to follow."""
+    own = np.maximum(run_noise**2 / rows, np.minimum(noise, 0.1) ** 2)
+    sizes = np.abs(residuals)
+    variance = float(np.mean(np.minimum(sizes, 4 * np.median(sizes) + 1e-3) ** 2))
+    return own, max(variance - float(own.mean()), (0.25 * run_noise) ** 2)
+
+
+def _left_out(kernel: Floats, nugget: Floats, residuals: Floats) -> tuple[Floats, Floats]:
+    """Kriging weights, and each point's error when it is left out."""
+    inverse = np.linalg.inv(kernel + np.diag(nugget))
+    weights: Floats = inverse @ residuals
+    return weights, weights / np.diag(inverse)
 
 
 def _distances(places: Floats, others: Floats) -> Floats:

@@ -179,8 +179,7 @@ class LatencyTable:
             failed = self.failure_counts.get(family.key, 0)
             lines.append(f"{family}" + (f" ({failed} tries failed)" if failed else ""))
         return MissingFamilyError(
-            f"{self.name} has no latency of: {'; '.join(lines)}.\n"
-            f"Measure: latprune profile TASK --table {self.name}"
+            f"{self.name} has no latency of: {'; '.join(lines)}.\nMeasure: latprune profile TASK --table {self.name}"
         )
 
 

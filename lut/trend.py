@@ -24,6 +24,8 @@ _ROUNDINGS = ((1, 1), *((s, t) for step in STEPS[1:] for s, t in ((step, 1), (1,
 _RIDGE = 1e-3
 _PRIOR_CONSTANT = 0.3
 _TIE = 1.02
+"""A simpler rounding is kept unless another is better by this factor, and for no rounding at all by `_TIE_PLAIN`."""
+_TIE_PLAIN = 1.06
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def _choose_rounding(channels: Ints, ms: Floats, reference: Floats) -> tuple[Int
     if count < 4 + 4 * coordinates:
         return chosen[0], chosen[1]
     candidates = np.asarray(_ROUNDINGS, dtype=np.int64)
-    tie = _TIE + 1 / count
+    tie = np.full(len(candidates), _TIE + 1 / count)
+    tie[0] = _TIE_PLAIN + 2 / count  # the best of many candidates is always a little better by chance
     for _ in range(3):
         before = chosen.copy()
         for coordinate in range(coordinates):

@@ -38,18 +38,20 @@ class Structure:
         groups: prunable and frozen, in the order of their first layer.
         layers: labels of each value of the trace.
         group_of: for each label the number of its group in `groups`, or -1.
+        root_of: for each label the number of its choice.
     """
 
     trace: Trace
     groups: tuple[ChannelGroup, ...]
     layers: Mapping[int, Layers]
     group_of: NDArray[np.int64]
+    root_of: NDArray[np.int64]
 
     def coordinate(self, value: int, dimension: int) -> Coordinate:
         """The length of a value's dimension as a function of the groups' widths."""
         length = self.trace.values[value].shape[dimension]
         for layer in self.layers.get(value, []):
-            if dimension % layer.dim() in varying(layer):
+            if dimension % layer.dim() in varying(layer) and differs(layer, dimension, self.root_of):
                 index = tuple(slice(None) if d == dimension % layer.dim() else 0 for d in range(layer.dim()))
                 return self._count(layer[index].numpy(), length)
         return Coordinate((), length)
@@ -88,6 +90,14 @@ class Structure:
         }
 
 
+def differs(layer: Tensor, dimension: int, roots: NDArray[np.int64]) -> bool:
+    """Whether different choices stand along a dimension (in a tied rectangle they do along one only)."""
+    if len(varying(layer)) < 2:
+        return True
+    seen = torch.from_numpy(roots)[compact(layer)]
+    return not bool((seen == seen.narrow(dimension, 0, 1)).all())
+
+
 def tie_rectangles(labels: Labels, layers: Iterable[Tensor]) -> None:
     """Where labels vary along two dimensions at once, tie them so that whole slices go: a tensor stays a rectangle."""
     candidates = {id(layer): compact(layer) for layer in layers if len(varying(layer)) > 1}
@@ -95,10 +105,7 @@ def tie_rectangles(labels: Labels, layers: Iterable[Tensor]) -> None:
         roots = labels.roots()
         before = len(labels.pairs)
         for layer in candidates.values():
-            seen = torch.from_numpy(roots)[layer]
-            dims = [
-                d for d in range(layer.dim()) if layer.shape[d] > 1 and not bool((seen == seen.narrow(d, 0, 1)).all())
-            ]
+            dims = [d for d in varying(layer) if differs(layer, d, roots)]
             if len(dims) > 1:
                 kept = max(dims, key=lambda d: layer.shape[d])
                 labels.tie(layer, [d for d in dims if d != kept])
@@ -128,8 +135,9 @@ def _positions(labels: Labels, roots: NDArray[np.int64]) -> dict[int, dict[Param
     return found
 
 
-def _build(labels: Labels, freeze: Sequence[str]) -> tuple[list[ChannelGroup], NDArray[np.int64]]:
-    roots = labels.roots()
+def _build(
+    labels: Labels, freeze: Sequence[str], roots: NDArray[np.int64]
+) -> tuple[list[ChannelGroup], NDArray[np.int64]]:
     frozen, approximate = _reasons(labels.frozen, roots), _reasons(labels.approximate, roots)
     kinds: dict[Any, list[int]] = {}
     positions = _positions(labels, roots)
@@ -211,5 +219,6 @@ def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str
     if extra is not None:
         everything.extend(layer for of_value in propagate(extra, labels).values() for layer in of_value)
     tie_rectangles(labels, everything)
-    groups, group_of = _build(labels, freeze)
-    return Structure(trace, tuple(groups), layers, group_of)
+    roots = labels.roots()
+    groups, group_of = _build(labels, freeze, roots)
+    return Structure(trace, tuple(groups), layers, group_of, roots)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from lut.errors import BackendError
 from lut.records import MeasureConfig
@@ -38,8 +38,8 @@ class Timing:
         batch: runs in one sample of the target.
         reference_ms: samples of the reference, taken in alternating blocks with the target's; empty without one.
         reference_median_ms: their median, or None.
-        ratio: target over reference, in which the machine's drift divides out, or None: the median over neighbouring
-            blocks.
+        ratio: target over reference, in which the machine's drift divides out (the median over pairs of neighbouring
+            blocks), or None.
         ratio_noise: standard error of the ratio over the ratio, or None.
     """
 
@@ -73,7 +73,7 @@ def midmean(samples: Sequence[float]) -> float:
     ordered = sorted(samples)
     quarter = len(ordered) // 4
     middle = ordered[quarter : len(ordered) - quarter]
-    return sum(middle) / len(middle)
+    return fmean(middle)
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ def measure(
 ) -> Timing:
     """Time a callable, alternating with a reference where there is one.
 
-    It stops once `min_samples` and `min_time_s` are reached and the noise is at or under `noise_target` (with a reference:
-    the noise of the ratio, which is what is used then); or at `max_samples` or `max_time_s`.
+    It stops once `min_samples` and `min_time_s` are reached and the noise is at or under `noise_target` (with a
+    reference: the noise of the ratio, which is what is used then); or at `max_samples` or `max_time_s`.
 
     Args:
         run: one inference.
@@ -248,7 +248,10 @@ def _noise(samplers: list[_Sampler]) -> float:
 
 
 def _block_ratios(samplers: list[_Sampler]) -> list[float]:
-    """Target over reference, block by block; a block that lost all samples of either is left out."""
+    """Target over reference, by pairs of blocks whose order is turned round, so that a steady drift cancels.
+
+    A pair that lost all samples of either in one of its blocks is left out.
+    """
     if len(samplers) < 2:
         return []
     medians = []
@@ -257,7 +260,9 @@ def _block_ratios(samplers: list[_Sampler]) -> list[float]:
         for block, seconds in sampler.kept():
             blocks.setdefault(block, []).append(seconds)
         medians.append({block: median(seconds) for block, seconds in blocks.items()})
-    return [medians[0][block] / medians[1][block] for block in medians[0] if block in medians[1]]
+    ratios = {block: medians[0][block] / medians[1][block] for block in medians[0] if block in medians[1]}
+    pairs = [(ratios[block], ratios[block + 1]) for block in ratios if block % 2 == 0 and block + 1 in ratios]
+    return [math.sqrt(one * other) for one, other in pairs]
 
 
 def _summarise(samplers: list[_Sampler]) -> Timing:

@@ -90,6 +90,7 @@ class Worker:
         finally:
             plain.close()
         compared = beside[0].samples_ms if beside else ()
+        excess = sum(node.ms for node in nodes) - float(np.median(whole.samples_ms))
         return {
             "samples_ms": whole.samples_ms,
             "median_ms": float(np.median(whole.samples_ms)),
@@ -97,6 +98,7 @@ class Worker:
             "discarded": whole.discarded + inside.discarded + sum(runs.discarded for runs in beside),
             "profiled_ms": inside.samples_ms,
             "nodes": [asdict(node) for node in nodes],
+            "node_overhead_ms": min(max(excess / len(nodes), 0.0), min(node.ms for node in nodes)),
             "reference_ms": compared,
             "reference_median_ms": float(np.median(compared)) if compared else None,
             "ratio": median_ratio(whole.samples_ms, compared),

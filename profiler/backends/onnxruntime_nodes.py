@@ -1,11 +1,12 @@
 """Joins ONNX Runtime's profile to the graph that it really ran, and that graph's nodes to the network as given.
 
 What is there, seen with ONNX Runtime 1.32: one event a node and run (`cat` "Node", name `<node>_kernel_time`, or
-`<operation>_<index>_kernel_time` for a node without a name; `dur` in whole microseconds, rounded down), in the order of
-the optimised graph's file. Nodes in the blocked layout are called `<tensor>_nchwc`, after the tensor that they made when
-their layout changed (`<tensor>_bn_nchwc` for a norm that became a depthwise convolution), and lose the tensor's name in
-their outputs; fused ones are `<node>/<Fusion>/`; other nodes keep their outputs' names. Parts of inlined functions have no
-name, or the name of the whole.
+`<operation>_<index>_kernel_time` for a node without a name; `dur` in whole microseconds, rounded down), in the order
+of the optimised graph's file. Nodes in the blocked layout are called `<tensor>_nchwc`, after the tensor that they
+made when their layout changed (`<tensor>_bn_nchwc` for a norm that became a depthwise convolution), and lose the
+tensor's name in their outputs; fused ones are `<node>/<Fusion>/`; other nodes keep their outputs' names. Parts of
+inlined functions have no name, or the name of the whole. Every time carries the profiler's own cost, about 3
+microseconds here: a Reshape that moves nothing shows 3.5.
 """
 
 import json

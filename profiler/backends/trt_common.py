@@ -167,7 +167,7 @@ def build_engine(
 
 
 def read_memory(records: Iterable[LogRecord]) -> dict[str, int | None]:
-    """Read the compiler's figures in bytes; the largest of several builds (one a capability), None where it is silent."""
+    """Read the compiler's figures in bytes; the largest of several builds (one a capability), else None."""
     texts = [record.text for record in records]
     found: dict[str, int | None] = {}
     for name, label in _MEMORY.items():

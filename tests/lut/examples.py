@@ -30,7 +30,7 @@ def row(channels: tuple[int, ...], ms: float, family: UnitFamily | None = None) 
 def network_row(widths: dict[str, int], ms: float, **more: object) -> NetworkMeasurement:
     """A finished whole-network measurement of the network "net"."""
     found = NetworkMeasurement("net", tuple(sorted(widths.items())), CONFIG, (ms,), ms, 0.01)
-    return NetworkMeasurement(**{**found.__dict__, **more})  # type: ignore[arg-type]
+    return NetworkMeasurement(**{**found.__dict__, **more})
 
 
 def staircase(channels: NDArray[np.int64], step: int = 16) -> NDArray[np.float64]:

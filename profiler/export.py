@@ -1,0 +1,91 @@
+"""Write a network as ONNX with PyTorch's own exporter, and check the file against the module."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lut.errors import LatpruneError
+from profiler.trace import undisturbed
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints and warns about its own progress; its errors still come through as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def to_onnx(model: nn.Module, inputs: Sequence[Any], *, optimize: bool = True) -> onnx.ModelProto:
+    """Export `model(*inputs)` in eval mode, shapes fixed to those of the inputs.
+
+    Args:
+        model: left as it was.
+        inputs: positional arguments.
+        optimize: fold constants and BatchNorm; without, every parameter stays under its own name.
+
+    Raises:
+        LatpruneError: the exporter cannot translate the network; the message is the exporter's.
+    """
+    with undisturbed(model), _quiet():
+        model.eval()
+        try:
+            program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=optimize, verbose=False)
+        except Exception as error:  # noqa: BLE001 - the exporter raises whatever its passes raise
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {first}") from error
+        if program is None:
+            raise LatpruneError("PyTorch's exporter gave no ONNX program.")
+        return program.model_proto
+
+
+def write_onnx(proto: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(proto.SerializeToString())
+    partial.replace(path)
+
+
+def flat_arrays(value: Any) -> list[NDArray[Any]]:
+    """The tensors of a nested argument or output, in order, as numpy arrays."""
+    return [np.ascontiguousarray(leaf.detach().cpu().numpy()) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def output_arrays(model: nn.Module, inputs: Sequence[Any]) -> list[NDArray[Any]]:
+    """The network's outputs in eval mode, in the order in which they stand in the ONNX file."""
+    with undisturbed(model), torch.no_grad():
+        model.eval()
+        return flat_arrays(model(*inputs))
+
+
+def largest_difference(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> float:
+    """Largest difference over the largest element of the second, tensor by tensor; infinite where shapes differ."""
+    if len(one) != len(other):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(one, other, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.size:
+            difference = np.abs(a.astype(np.float64) - b.astype(np.float64)).max() / max(np.abs(b).max(), 1e-12)
+            worst = max(worst, float(difference) if np.isfinite(difference) else float("inf"))
+    return worst
