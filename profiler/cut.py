@@ -3,7 +3,7 @@
 import copy
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from lut.records import ChannelGroup
 
 Removal = Mapping[str, Collection[int]]
 """For each group's name the choices that go."""
+
+Lost = Mapping[str, Mapping[int, Sequence[int]]]
+"""For each parameter's or buffer's name and dimension the positions that go."""
 
 SIZE_NAMES = re.compile(r"channel|feature|dim|size|width|planes|shape|num_parameters", re.IGNORECASE)
 """Names of module attributes that may repeat a parameter's size."""
@@ -59,11 +62,15 @@ def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, bool]]]:
 
 
 def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn.Module:
-    """Give back a copy of the network that is really smaller; the original is untouched.
+    """Give back a copy of the network that is really smaller; the original is untouched."""
+    return cut_positions(model, lost_positions(groups, remove))
+
+
+def cut_positions(model: nn.Module, lost: Lost) -> nn.Module:
+    """Give back a copy of the network without these positions of its parameters; the original is untouched.
 
     Attributes of the modules that repeat a parameter's size (`out_channels`, `normalized_shape`, `groups` …) follow.
     """
-    lost = lost_positions(groups, remove)
     smaller = copy.deepcopy(model)
     owners = _owners(smaller)
     resized: dict[nn.Module, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = defaultdict(list)
@@ -75,7 +82,7 @@ def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn
         new = old.detach()
         for dimension, gone in dims.items():
             kept = torch.ones(old.shape[dimension], dtype=torch.bool)
-            kept[gone] = False
+            kept[list(gone)] = False
             new = new.index_select(dimension, kept.nonzero().flatten().to(old.device))
         new = new.clone()
         replacement = nn.Parameter(new, requires_grad=old.requires_grad) if trainable else new
@@ -116,7 +123,11 @@ def _follow(module: nn.Module, changes: list[tuple[str, tuple[int, ...], tuple[i
 
 def zero(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn.Module:
     """Give back a copy of the same size in which all elements that `cut` would remove are zero."""
-    lost = lost_positions(groups, remove)
+    return zero_positions(model, lost_positions(groups, remove))
+
+
+def zero_positions(model: nn.Module, lost: Lost) -> nn.Module:
+    """Give back a copy of the same size in which these positions of the parameters are zero."""
     masked = copy.deepcopy(model)
     named: dict[str, Tensor] = dict(masked.named_parameters()) | dict(masked.named_buffers())
     with torch.no_grad():

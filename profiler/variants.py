@@ -5,27 +5,38 @@ contents (`trace.fingerprint`), so that sizes written into the graph (reshape, s
 groups' widths, and the runtime's nodes are assigned to units by the values that they write.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnx_ir
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 from onnxscript import optimizer
+from torch import nn
 
-from lut.errors import LatpruneError
-from profiler.cut import lost_positions
-from profiler.export import flat_arrays, to_onnx
+from lut.errors import BackendError, LatpruneError
+from profiler.backends.onnxruntime import evaluate
+from profiler.cut import cut, lost_positions
+from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.network import Network
-from profiler.trace import Trace
+from profiler.trace import Trace, fingerprint
+from profiler.trial import some_of
 
 SIZED = {"Reshape": 1, "Expand": 1, "Split": 1}
 """Operations that take a size as an input, and which input it is."""
 
 PRINT_TOLERANCE = 2e-3
+"""Largest difference of two fingerprints, relative to the mean magnitude, of one tensor in two runtimes."""
+
+SAME = 1e-3
+"""Largest relative difference of a sliced graph's outputs from the shrunk network's (float32, other kernels)."""
+
+log = logging.getLogger(__name__)
 
 
 class VariantError(LatpruneError):
@@ -39,14 +50,26 @@ class Variants:
     Attributes:
         base: the graph at full widths, constants folded, parameters under their own names.
         value_of: for each value of the graph that was recognised, the trace's value.
+        anew_because: why slicing does not give the shrunk network and each variant is exported anew, or None.
     """
 
     network: Network
     base: onnx.ModelProto
     value_of: Mapping[str, int]
+    anew_because: str | None = None
 
     def at(self, remove: Mapping[str, Collection[int]]) -> onnx.ModelProto:
         """The graph without these choices of each group.
+
+        Raises:
+            LatpruneError: the exporter cannot write the network.
+        """
+        if self.anew_because:
+            return export_named(self.network, cut(self.network.model, self.network.groups, remove))
+        return self.sliced(remove)
+
+    def sliced(self, remove: Mapping[str, Collection[int]]) -> onnx.ModelProto:
+        """The graph with its weights sliced and its sizes rewritten.
 
         Raises:
             VariantError: a size in the graph cannot be rewritten.
@@ -54,8 +77,7 @@ class Variants:
         network = self.network
         widths = {name: size - len(set(remove.get(name, ()))) for name, size in network.widths.items()}
         lost = lost_positions(network.groups, {name: gone for name, gone in remove.items() if gone})
-        model = onnx.ModelProto()
-        model.CopyFrom(_without_weights(self.base))
+        model = _without_weights(self.base)
         graph = model.graph
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.base.graph.initializer}
         for name, dims in lost.items():
@@ -132,65 +154,37 @@ class Variants:
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without its initialisers, and without shapes that would no longer be true."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model) if not model.graph.initializer else None
-    if model.graph.initializer:
-        for name in ("ir_version", "producer_name"):
-            setattr(bare, name, getattr(model, name))
-        bare.opset_import.extend(model.opset_import)
-        bare.functions.extend(model.functions)
-        bare.graph.name = model.graph.name
-        bare.graph.node.extend(model.graph.node)
-        bare.graph.input.extend(model.graph.input)
-        bare.graph.output.extend(model.graph.output)
-    del bare.graph.value_info[:]
+    bare = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = model.graph.name
+    bare.graph.node.extend(model.graph.node)
+    bare.graph.input.extend(model.graph.input)
+    bare.graph.output.extend(model.graph.output)
     return bare
 
 
 def match_values(model: onnx.ModelProto, trace: Trace, inputs: Sequence[NDArray[np.generic]]) -> dict[str, int]:
-    """Recognise the graph's values among the trace's by shape and contents.
-
-    Every value of the graph is computed once with ONNX Runtime, all optimisations off.
-    """
-    import onnxruntime
-
+    """Recognise the graph's values among the trace's by shape and contents; all are computed once, unoptimised."""
     inferred = shape_inference.infer_shapes(model)
     floats = [v for v in inferred.graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
-    outputs = [value.name for value in model.graph.output]
-    del exposed.graph.output[:]
-    exposed.graph.output.extend([v for v in floats if v.name not in outputs] + list(model.graph.output))
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feeds = {item.name: array for item, array in zip(session.get_inputs(), inputs, strict=True)}
-    names = [value.name for value in exposed.graph.output]
+    outputs = {value.name for value in model.graph.output}
+    exposed.graph.output.extend(value for value in floats if value.name not in outputs)
     by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, value in enumerate(trace.values):
         if value.print is not None and value.from_input:
             by_shape[value.shape].append(index)
-    found = {item.name: index for item, index in zip(session.get_inputs(), trace.inputs, strict=True)}
-    for name, array in zip(names, session.run(names, feeds), strict=True):
+    found = {item.name: index for item, index in zip(model.graph.input, trace.inputs, strict=True)}
+    for name, array in evaluate(exposed.SerializeToString(), inputs).items():
         if not isinstance(array, np.ndarray) or array.dtype != np.float32:
             continue
-        candidates = by_shape.get(array.shape, [])
-        best = min(candidates, key=lambda index: _distance(_print(array), trace.values[index].print), default=None)  # noqa: B023
-        if best is not None and _distance(_print(array), trace.values[best].print) <= PRINT_TOLERANCE:
+        seen = fingerprint(torch.from_numpy(array))
+        best = min(by_shape[array.shape], key=lambda index: _distance(seen, trace.values[index].print), default=None)  # noqa: B023
+        if best is not None and _distance(seen, trace.values[best].print) <= PRINT_TOLERANCE:
             found[name] = best
     return found
-
-
-_ramps: dict[int, NDArray[np.float32]] = {}
-
-
-def _print(array: NDArray[np.float32]) -> tuple[float, ...]:
-    flat = array.reshape(-1)
-    if not flat.size:
-        return (0.0, 0.0, 0.0)
-    ramp = np.cos(np.arange(flat.size, dtype=np.float32) * np.float32(0.7390851))
-    return (float(np.abs(flat).mean()), float(flat.mean()), float((flat * ramp).mean()))
 
 
 def _distance(one: tuple[float, ...], other: tuple[float, ...] | None) -> float:
@@ -201,15 +195,42 @@ def _distance(one: tuple[float, ...], other: tuple[float, ...] | None) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) / scale
 
 
+def export_named(network: Network, model: nn.Module) -> onnx.ModelProto:
+    """Export with every parameter under its own name, all else folded."""
+    graph = onnx_ir.from_proto(to_onnx(model, network.inputs, optimize=False))
+    parameters = set(graph.graph.initializers)
+
+    def foldable(node: onnx_ir.Node) -> bool | None:
+        return False if any(value is not None and value.name in parameters for value in node.inputs) else None
+
+    optimizer.fold_constants(graph, should_fold=foldable)
+    optimizer.remove_unused_nodes(graph)
+    return onnx_ir.to_proto(graph)
+
+
 def prepare(network: Network) -> Variants:
-    """Export a network once, for writing it at any widths.
+    """Export a network once, for writing it at any widths, and prove it at one random, uneven removal.
 
     Raises:
         LatpruneError: the exporter cannot write the network.
     """
-    exported = to_onnx(network.model, network.inputs, optimize=False)
-    graph = onnx_ir.from_proto(exported)
-    optimizer.fold_constants(graph, input_size_limit=2048, output_size_limit=1 << 16)
-    optimizer.remove_unused_nodes(graph)
-    base = onnx_ir.to_proto(graph)
-    return Variants(network, base, match_values(base, network.trace, flat_arrays(network.inputs)))
+    base = export_named(network, network.model)
+    variants = Variants(network, base, match_values(base, network.trace, flat_arrays(network.inputs)))
+    problem = _trial(variants)
+    if problem:
+        log.warning("each variant is exported anew (%s)", problem)
+    return replace(variants, anew_because=problem)
+
+
+def _trial(variants: Variants) -> str | None:
+    """Why the sliced graph is not the shrunk network, or None."""
+    network = variants.network
+    generator = np.random.default_rng(0)
+    remove = {group.name: some_of(group, generator) for group in network.groups if group.size > 1}
+    try:
+        sliced = variants.sliced(remove)
+        found = list(evaluate(sliced.SerializeToString(), flat_arrays(network.inputs)).values())
+    except (VariantError, BackendError) as error:
+        return str(error).splitlines()[0]
+    difference = largest_difference(found, output_arrays(cut(network.model, network.groups, remove), network.inputs))
+    return None if difference <= SAME else f"its outputs differ by {difference:.1g}"

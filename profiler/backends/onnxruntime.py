@@ -16,6 +16,7 @@ from profiler.device import read_cpu
 INSTALL = 'pip install "latprune[onnxruntime]"'
 PROVIDER = "CPUExecutionProvider"
 ERRORS_ONLY = 3
+FATAL_ONLY = 4
 RUN_SETTINGS: tuple[Attribute, ...] = (
     ("execution", "sequential"),
     ("inter_op_threads", 1),
@@ -154,6 +155,29 @@ class OrtProfiledSession:
         """Give everything back, temporary files too."""
         self._binding = self._session = None
         self._folder.cleanup()
+
+
+def evaluate(model: bytes, inputs: Sequence[Array]) -> dict[str, Array]:
+    """Compute a model's outputs as it stands, with all optimisations off.
+
+    Args:
+        model: a serialised ONNX model.
+        inputs: in the model's order.
+
+    Raises:
+        BackendError: the model does not load or run.
+    """
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = FATAL_ONLY
+    try:
+        session = runtime.InferenceSession(model, options, providers=[PROVIDER])
+        names = [item.name for item in session.get_outputs()]
+        feeds = {item.name: array for item, array in zip(session.get_inputs(), inputs, strict=True)}
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except _runtime_errors() as error:
+        raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
 
 
 def random_inputs(inputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]], seed: int) -> dict[str, Array]:

@@ -1,0 +1,131 @@
+"""Arguments and options that several commands share, and what follows from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lut import LatencyTable, open_table
+from pruner.commands.parsing import OptionError, parse_capabilities, parse_inputs
+
+if TYPE_CHECKING:
+    from profiler.network import Network
+    from pruner.task import Task
+
+TaskSpec = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="path/to/task.py, package.module, or for structure alone torchvision:NAME or timm:NAME.",
+        show_default=False,
+    ),
+]
+TablePath = Annotated[
+    Path, typer.Option("--table", metavar="T.db", help="The device's latency table.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", metavar="SHAPE", help="Input shape, 1x3x224x224; several separated by commas."),
+]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Batch size to deploy.")]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option("--freeze", metavar="PATTERN", help="Keep these layers whole, such as 'head.*'; repeatable."),
+]
+BackendName = Annotated[str, typer.Option("--backend", help="The runtime; `latprune backends` lists them.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a CPU runtime.")]
+Precision = Annotated[str, typer.Option("--precision", help="fp32, fp16 …")]
+Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="A device by (part of) its name.")]
+Capability = Annotated[
+    str | None,
+    typer.Option("--compute-capability", metavar="X.Y", help="A GPU's compute capability: 8.6, or 8.6,8.9."),
+]
+
+# For what reads a table: without them it is whatever one fingerprint the table holds.
+ChosenBackend = Annotated[str | None, typer.Option("--backend", help="Rows of this runtime.")]
+ChosenThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Rows measured with so many threads.")]
+ChosenPrecision = Annotated[str | None, typer.Option("--precision", help="Rows of this precision: fp32 …")]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of a table's fingerprints is meant; None stands for any."""
+
+    backend: str | None = None
+    device: str | None = None
+    compute_capability: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+
+    def open(self, path: Path) -> LatencyTable:
+        """Read the rows of the one fingerprint that fits.
+
+        Raises:
+            TableError: none fits, or several do; the message lists them.
+            OptionError: the options name more than one device.
+        """
+        return open_table(
+            path,
+            backend=self.backend,
+            device=self.device,
+            compute_capability=self.one_capability(),
+            precision=self.precision,
+            threads=self.threads,
+        )
+
+    def one_capability(self) -> str | None:
+        """The compute capability asked for, or None.
+
+        Raises:
+            OptionError: several are.
+        """
+        if self.compute_capability is None:
+            return None
+        found = parse_capabilities(self.compute_capability)
+        if len(found) > 1:
+            raise OptionError(
+                f"--compute-capability {self.compute_capability} names {len(found)}.\nGive one: a table's rows never mix"
+            )
+        return found[0]
+
+
+def capabilities(device: str | None, compute_capability: str | None) -> tuple[str, ...]:
+    """The compute capabilities to build for, by number or by a device's name; empty when neither is given.
+
+    Raises:
+        OptionError: both are given, or the number is none.
+        BackendError: the device's name is not known.
+    """
+    if device is not None and compute_capability is not None:
+        raise OptionError("--device and --compute-capability say the same thing.\nGive one of them")
+    if compute_capability is not None:
+        return parse_capabilities(compute_capability)
+    if device is None:
+        return ()
+    from profiler.backends.trt_common import capability_of
+
+    return (capability_of(device),)
+
+
+def find_task(spec: str, input_text: str | None, batch: int | None) -> "Task":
+    """Load the task that the command line names.
+
+    Raises:
+        LatpruneError: there is none, or the input shape is none.
+    """
+    from pruner.task import load_task
+
+    return load_task(spec, input_shape=None if input_text is None else parse_inputs(input_text), batch=batch)
+
+
+def analyze_task(task: "Task", freeze: list[str] | None = None) -> "Network":
+    """Trace what a task deploys.
+
+    Raises:
+        LatpruneError: the network does not run on the inputs, or a pattern names nothing.
+    """
+    from profiler.network import analyze
+
+    return analyze(task.deployed(task.build()), task.inputs(), tuple(freeze or ()))
