@@ -14,7 +14,7 @@ import onnx
 from lut.records import MeasureConfig, Measurement, NetworkMeasurement
 from profiler.backends.interface import NodeTime
 from profiler.network import Network
-from profiler.timing import relative_noise
+from profiler.timing import midmean, relative_noise
 from profiler.variants import Variants
 from profiler.worker_client import NodesReply
 
@@ -105,7 +105,7 @@ def to_rows(
     by_spec: dict[object, list[tuple[float, float, list[float]]]] = defaultdict(list)
     total = 0.0
     for unit, times in zip(network.units, samples, strict=True):
-        median = max(float(np.median(times)) / drift if times else 0.0, SHORTEST_MS)
+        median = max(midmean(times) / drift if times else 0.0, SHORTEST_MS)
         total += median
         noise = relative_noise(times) if len(times) > 1 and median > SHORTEST_MS else 1.0
         by_spec[unit.spec(widths)].append((median, noise, times))

@@ -1,8 +1,8 @@
 """Labels: integers that stand for channels, laid over every tensor of a trace, and what is known of each.
 
-A tensor's *layer* is an integer tensor of its shape, expanded with stride 0 along the dimensions in which it does not vary.
-An element with label l goes when channel l goes; a weight carries one layer for its rows and one for its columns. Label 0
-means *nothing*. Labels that must go together are united; the pairs are solved at once as connected components.
+A tensor's *layer* is an integer tensor of its shape, expanded with stride 0 along the dimensions in which it does not
+vary. An element with label l goes when channel l goes; a weight carries one layer for its rows and one for its columns.
+Label 0 means *nothing*. Labels that must go together are united; the pairs are solved at once as connected components.
 """
 
 from collections.abc import Sequence
@@ -50,6 +50,12 @@ def along(vector: Tensor, dimension: int, shape: Sequence[int]) -> Tensor:
     return vector.reshape(view).expand(list(shape))
 
 
+def broadcast(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors expanded to their common shape."""
+    shape = torch.broadcast_shapes(one.shape, other.shape)
+    return one.expand(shape), other.expand(shape)
+
+
 @dataclass(frozen=True)
 class ParameterDimension:
     """Where a run of labels was handed out: one dimension of a parameter or buffer."""
@@ -70,6 +76,7 @@ class Labels:
         self.produced: set[ParameterDimension] = set()
         self.consumed: set[ParameterDimension] = set()
         self.runs: dict[ParameterDimension, tuple[int, int]] = {}
+        self.ends: list[int] = []
 
     def fresh(self, length: int) -> Tensor:
         """A vector of labels that nobody has."""
@@ -86,13 +93,22 @@ class Labels:
             if key not in self.runs:
                 self.fresh(length)
                 self.runs[key] = (self.count - length, length)
+                self.ends.append(self.count)
             start, _ = self.runs[key]
             layers.append(along(torch.arange(start, start + length), dimension, shape))
         return layers
 
+    def keys_of(self, layer: Tensor) -> set[ParameterDimension]:
+        """Where a layer's labels were handed out (those of parameters)."""
+        labels = np.unique(compact(layer).reshape(-1).numpy())
+        keys = list(self.runs.items())
+        numbers = np.unique(np.searchsorted(np.asarray(self.ends), labels, side="right"))
+        found = (keys[number] for number in numbers.tolist() if number < len(keys))
+        return {key for key, (start, length) in found if ((labels >= start) & (labels < start + length)).any()}
+
     def unite(self, one: Tensor, other: Tensor) -> None:
         """Let labels at the same position (after broadcasting) go together; 0 meets nothing."""
-        first, second = torch.broadcast_tensors(compact(one), compact(other))
+        first, second = broadcast(compact(one), compact(other))
         a, b = first.reshape(-1).numpy(), second.reshape(-1).numpy()
         a, b = np.minimum(a, b), np.maximum(a, b)
         meeting = (a != b) & (a != 0)

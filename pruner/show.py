@@ -1,5 +1,6 @@
 """How results look: a time with its spread, sizes in MB, and the before / after / ratio table of a pruned network."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,7 +77,9 @@ def memory_line(memory: Mapping[str, Any]) -> str:
     return f"memory {total} = weights {weights} + peak activations {peak} + workspace {workspace}; traffic {traffic}"
 
 
-def show_result(result: Mapping[str, Any], checks: Iterable[Check], console: Console, *, out: Path | None = None) -> None:
+def show_result(
+    result: Mapping[str, Any], checks: Iterable[Check], console: Console, *, out: Path | None = None
+) -> None:
     """Print a pruned network's table, then the checks, then where the files lie.
 
     Args:
@@ -142,4 +145,6 @@ def _ratio(before: float | None, after: float | None) -> str:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if not value:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

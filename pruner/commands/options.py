@@ -86,7 +86,8 @@ class Selection:
         found = parse_capabilities(self.compute_capability)
         if len(found) > 1:
             raise OptionError(
-                f"--compute-capability {self.compute_capability} names {len(found)}.\nGive one: a table's rows never mix"
+                f"--compute-capability {self.compute_capability} names {len(found)}.\n"
+                "Give one: rows of two devices never mix"
             )
         return found[0]
 

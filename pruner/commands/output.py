@@ -54,7 +54,7 @@ def make_table(title: str, *columns: str, right: tuple[int, ...] = ()) -> Table:
         columns: their headings.
         right: indices of the columns that are set flush right (numbers).
     """
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="")
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="")
     for number, heading in enumerate(columns):
         table.add_column(heading, justify="right" if number in right else "left", overflow="fold")
     return table

@@ -58,12 +58,12 @@ def parse_inputs(text: str) -> tuple[tuple[int, ...], ...]:
         OptionError: it is no list of shapes; says what is accepted.
     """
     shapes = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"[1-9]\d*(?:[xX×][1-9]\d*)*", shape) for shape in shapes):  # noqa: RUF001 - people do type ×
+    if not all(re.fullmatch(r"[1-9]\d*(?:[xX×][1-9]\d*)*", shape) for shape in shapes):
         raise OptionError(
             f"--input {text!r} is no input shape.\n"
             "Give the sizes joined by x, such as 1x3x224x224; several inputs separated by commas"
         )
-    return tuple(tuple(int(size) for size in re.split("[xX×]", shape)) for shape in shapes)  # noqa: RUF001
+    return tuple(tuple(int(size) for size in re.split("[xX×]", shape)) for shape in shapes)
 
 
 def parse_capabilities(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ EVERY_S = 5.0
 
 @contextlib.contextmanager
 def working() -> Iterator[Progress]:
-    """Give a callback that shows progress; meanwhile what a task prints goes to stderr, so that stdout holds results."""
+    """Give a callback that shows progress; meanwhile what a task prints goes to stderr: stdout is for results."""
     with contextlib.redirect_stdout(sys.stderr):
         if sys.stderr.isatty():
             with BarProgress(Console(stderr=True)).shown() as progress:

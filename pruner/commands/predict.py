@@ -1,0 +1,207 @@
+"""`latprune predict`: what a network costs by the table, as it is or as a plan leaves it."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lut import BackendError, DeviceFingerprint, LatencyTable, MeasureConfig, Prediction, RunError, TableError, predict
+from pruner.commands.options import (
+    Batch,
+    Capability,
+    ChosenBackend,
+    ChosenPrecision,
+    ChosenThreads,
+    Device,
+    Freeze,
+    Input,
+    Json,
+    Selection,
+    TablePath,
+    TaskSpec,
+    analyze_task,
+    find_task,
+)
+from pruner.commands.output import complain, make_table, print_json, results
+from pruner.commands.progress import working
+from pruner.show import format_ms, format_percent, memory_line
+
+if TYPE_CHECKING:
+    from profiler.network import Network
+    from profiler.progress import Progress
+
+DEAREST = 15
+"""Units shown without `--all`."""
+
+
+def predict_command(
+    task: TaskSpec,
+    table: TablePath,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="plan.json", help="Predict what this plan (or RUN/) leaves.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Measure the whole network too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every unit, not the dearest alone.")] = False,
+    backend: ChosenBackend = None,
+    device: Device = None,
+    compute_capability: Capability = None,
+    precision: ChosenPrecision = None,
+    threads: ChosenThreads = None,
+    input: Input = None,
+    batch: Batch = None,
+    freeze: Freeze = None,
+    json: Json = False,
+) -> None:
+    """Predict a network's latency and memory from the table."""
+    with working() as progress:
+        rows = Selection(backend, device, compute_capability, precision, threads).open(table)
+        network = analyze_task(find_task(task, input, batch), freeze)
+        widths = network.widths if plan is None else plan_widths(network, plan)
+        found = predict(network.units, widths, rows, network=network.hash, allow_missing=True)
+        report = describe(network, widths, found) | {"fingerprint": rows.fingerprint.to_json()}
+        if check:
+            report |= measure_whole(network, widths, rows, progress)
+    if json:
+        print_json(report)
+    else:
+        _show(report, rows, every=every)
+    if found.missing:
+        complain(
+            f"{len(found.missing)} of {len(network.units)} units are NOT in the total: no latency of them in {table}.\n"
+            f"Measure them: latprune profile {task} --table {table}"
+        )
+        raise typer.Exit(1)
+
+
+def describe(network: "Network", widths: Mapping[str, int], found: Prediction) -> dict[str, Any]:
+    """What the command tells of a prediction, as plain JSON."""
+    by_name = {unit.name: unit for unit in network.units}
+    units = [
+        {
+            "name": unit.unit,
+            "family": str(unit.spec.family),
+            "channels": unit.spec.channels,
+            "ms": unit.estimate.ms,
+            "low_ms": unit.estimate.low_ms,
+            "high_ms": unit.estimate.high_ms,
+            "basis": unit.estimate.basis,
+        }
+        for unit in found.units
+    ]
+    missing = [
+        {"name": name, "family": str(by_name[name].family), "channels": by_name[name].channels(widths)}
+        for name in found.missing
+    ]
+    return {
+        "predicted_ms": found.total.ms,
+        "low_ms": found.total.low_ms,
+        "high_ms": found.total.high_ms,
+        "units": units,
+        "missing": missing,
+        "calibration": found.calibration,
+        "widths": dict(widths),
+        **network.memory(widths).to_json(),
+    }
+
+
+def plan_widths(network: "Network", path: Path) -> dict[str, int]:
+    """The widths that a plan leaves.
+
+    Raises:
+        LatpruneError: the plan cannot be read, or was made for another network.
+    """
+    from pruner.plan import PrunePlan
+
+    widths = dict(PrunePlan.read(path / "plan.json" if path.is_dir() else path).widths)
+    strange = [name for name, width in widths.items() if not 0 < width <= network.widths.get(name, 0)]
+    if strange:
+        shown = ", ".join(strange[:3]) + (" …" if len(strange) > 3 else "")
+        raise RunError(
+            f"{path} was made for another network: {len(strange)} of its groups do not fit this one ({shown}).\n"
+            "Name the task, input and --freeze patterns that it was made with"
+        )
+    return network.widths | widths
+
+
+def measure_whole(
+    network: "Network", widths: Mapping[str, int], rows: LatencyTable, progress: "Progress"
+) -> dict[str, Any]:
+    """Measure the whole network at these widths, on the table's own device.
+
+    Raises:
+        TableError: this machine is not the table's device.
+        BackendError: the runtime cannot measure it.
+    """
+    from profiler.export import write_onnx
+    from profiler.progress import Event
+    from profiler.variants import prepare
+    from profiler.worker_client import WorkerClient
+
+    with (
+        WorkerClient(rows.fingerprint.runtime, threads=rows.fingerprint.threads or 1) as worker,
+        tempfile.TemporaryDirectory(prefix="latprune-") as folder,
+    ):
+        _same_device(rows, worker.fingerprint())
+        progress(Event("export", 0, 1))
+        variants = prepare(network)
+        path = Path(folder, "network.onnx")
+        write_onnx(variants.at(variants.widths_removal(widths)), path)
+        progress(Event("export", 1, 1))
+        progress(Event("measure the whole network", 0, 1))
+        reply = worker.time(path, MeasureConfig())
+        progress(Event("measure the whole network", 1, 1))
+    if reply.failure is not None or reply.median_ms is None:
+        raise BackendError(f"The whole network could not be measured: {reply.failure}")
+    return {
+        "measured_ms": reply.median_ms,
+        "noise": reply.noise,
+        "samples": len(reply.samples_ms),
+        "discarded": reply.discarded,
+    }
+
+
+def _same_device(rows: LatencyTable, here: DeviceFingerprint) -> None:
+    differences = rows.fingerprint.differences(here)
+    if differences:
+        told = "; ".join(f"{name} {mine} there, {other} here" for name, mine, other in differences)
+        raise TableError(
+            f"{rows.name} was measured on another device or runtime: {told}.\n"
+            "Run --check there, or choose another fingerprint of the table"
+        )
+
+
+def _show(report: Mapping[str, Any], rows: LatencyTable, *, every: bool) -> None:
+    console = results()
+    dearest = sorted(report["units"], key=lambda unit: -unit["ms"])
+    shown = dearest if every else dearest[:DEAREST]
+    total = sum(unit["ms"] for unit in dearest)
+    title = f"{len(shown)} of {len(dearest)} units, the dearest first" + ("" if every else " (--all shows all)")
+    table = make_table(title, "unit", "channels", "ms", "90 % interval", "share", "basis", right=(2, 3, 4))
+    for unit in shown:
+        interval = f"{unit['low_ms']:.4f} – {unit['high_ms']:.4f}"
+        share = format_percent(unit["ms"] / total if total else None)
+        table.add_row(
+            unit["name"], " → ".join(map(str, unit["channels"])), f"{unit['ms']:.4f}", interval, share, unit["basis"]
+        )
+    console.print(table)
+    if report["missing"]:
+        lacking = make_table("units that the table has no latency of", "unit", "family")
+        for unit in report["missing"]:
+            lacking.add_row(unit["name"], unit["family"])
+        console.print(lacking)
+    counts = Counter(unit["basis"] for unit in report["units"])
+    bases = ", ".join(f"{counts[basis]} {basis}" for basis in ("measured", "interpolated", "extrapolated"))
+    console.print(f"units: {bases}, {len(report['missing'])} missing")
+    interval = f"{format_ms(report['low_ms'])} – {format_ms(report['high_ms'])}"
+    console.print(f"predicted {format_ms(report['predicted_ms'])} (90 %: {interval}) on {rows.fingerprint}")
+    if "measured_ms" in report:
+        apart = report["predicted_ms"] / report["measured_ms"] - 1
+        console.print(
+            f"measured  {format_ms(report['measured_ms'], report['noise'])} ({report['samples']} samples, "
+            f"{report['discarded']} discarded); the prediction is {abs(100 * apart):.1f} % "
+            f"{'above' if apart >= 0 else 'below'}"
+        )
+    console.print(memory_line(report))

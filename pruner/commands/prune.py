@@ -1,0 +1,123 @@
+"""`latprune prune`: prune a network to a budget, fine-tune it, and check that the promise was kept."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pruner.commands.options import Batch, Freeze, Input, Json, TablePath, TaskSpec, Threads, find_task
+from pruner.commands.output import complain, print_json, results
+from pruner.commands.parsing import Bound, OptionError, parse_budget, parse_memory
+from pruner.commands.progress import working
+from pruner.show import show_result
+
+if TYPE_CHECKING:
+    from pruner.prune import PruneConfig
+
+NORMALIZATIONS = ("latency", "memory", "flops", "none")
+
+
+def prune(
+    task: TaskSpec,
+    table: TablePath,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN/", help="The run's directory.", show_default=False)],
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="8ms|60%", help="Latency, or a share of the unpruned network's.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", metavar="40MB|50%", help="Weights + peak activations + workspace; MB = 10^6, MiB = 2^20."
+        ),
+    ] = None,
+    importance: Annotated[str, typer.Option("--importance", help="How channels are scored.")] = "fisher",
+    normalize: Annotated[
+        str | None,
+        typer.Option(
+            "--normalize",
+            metavar="|".join(NORMALIZATIONS),
+            help="What importance is divided by: latency unless said; without --budget, memory.",
+            show_default=False,
+        ),
+    ] = None,
+    solver: Annotated[str, typer.Option("--solver", help="What chooses the channels.")] = "greedy",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Prune in so many rounds.")] = 1,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Of fine-tuning.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    freeze: Freeze = None,
+    min_width: Annotated[int, typer.Option("--min-width", min=1, help="Channels that every group keeps at least.")] = 1,
+    threads: Threads = 1,
+    input: Input = None,
+    batch: Batch = None,
+    allow_difference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-difference", metavar="FIELD", help="Accept a table whose fingerprint differs in this; repeatable."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew, whatever RUN/ holds.")] = False,
+    json: Json = False,
+) -> None:
+    """Prune a network to a budget against a table. The same command resumes an unfinished RUN/."""
+    latency = Bound() if budget is None else parse_budget(budget)
+    size = Bound() if memory is None else parse_memory(memory)
+    if budget is None and memory is None:
+        raise OptionError("prune needs a bound: --budget (8ms, 60%), --memory (40MB, 50%), or both")
+    if normalize is not None and normalize not in NORMALIZATIONS:
+        raise OptionError(f"--normalize {normalize} is not known.\nGive one of: {', '.join(NORMALIZATIONS)}")
+    with working() as progress:
+        from pruner.prune import prune as run
+
+        check_solver(solver, normalize)
+        given = {
+            "importance": importance,
+            "normalize": normalize or ("memory" if budget is None else "latency"),
+            "solver": solver,
+            "rounds": rounds,
+            "seed": seed,
+            "freeze": tuple(freeze or ()),
+            "min_width": min_width,
+            "threads": threads,
+            "allow_differences": tuple(allow_difference or ()),
+        }
+        done = run(
+            find_task(task, input, batch),
+            table,
+            budget_ms=latency.value,
+            budget_fraction=latency.fraction,
+            memory_bytes=None if size.value is None else int(size.value),
+            memory_fraction=size.fraction,
+            config=_config(given, epochs),
+            out=out,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    checks = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in done.checks]
+    failed = [check["name"] for check in checks if not check["passed"]]
+    if json:
+        print_json({**done.result, "met": done.met, "checks": checks, "out": str(out)})
+    else:
+        show_result(done.result, done.checks, results(), out=out)
+    if failed or not done.met:
+        complain(f"the goal was missed: {', '.join(failed) or 'the budget is not met'}")
+        raise typer.Exit(1)
+
+
+def check_solver(name: str, normalize: str | None) -> None:
+    """Refuse `--normalize` with a solver that does not rank by a ratio.
+
+    Raises:
+        OptionError: says which solvers take the option.
+        LatpruneError: there is no such solver.
+    """
+    from pruner.solvers import SOLVERS, get_solver
+
+    if normalize is not None and not get_solver(name).ranks_by_ratio:
+        ranking = ", ".join(solver.name for solver in SOLVERS if solver.ranks_by_ratio)
+        raise OptionError(f"--normalize does not go with --solver {name}.\nOnly these rank by a ratio: {ranking}")
+
+
+def _config(given: dict[str, Any], epochs: int | None) -> "PruneConfig":
+    from pruner.prune import PruneConfig
+
+    return PruneConfig(**given) if epochs is None else PruneConfig(**given, epochs=epochs)
