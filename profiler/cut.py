@@ -4,6 +4,7 @@ import copy
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
+from profiler.trace import tensors_of
 
 Removal = Mapping[str, Collection[int]]
 """For each group's name the choices that go."""
@@ -48,70 +50,93 @@ def lost_positions(groups: Iterable[ChannelGroup], remove: Removal) -> dict[str,
     return {name: {d: sorted(at) for d, at in dims.items()} for name, dims in lost.items()}
 
 
-def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, bool]]]:
-    """Every place where a parameter or buffer hangs (tied ones hang in several), by the name that the trace uses."""
+def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, str]]]:
+    """Every place where a parameter or buffer hangs: its module, name there and path, by the name that the trace uses.
+
+    Tied parameters hang in several places.
+    """
     first: dict[int, str] = {}
-    found: dict[str, list[tuple[nn.Module, str, bool]]] = defaultdict(list)
+    found: dict[str, list[tuple[nn.Module, str, str]]] = defaultdict(list)
     for path, module in model.named_modules(remove_duplicate=True):
         for kind in (module._parameters, module._buffers):
             for leaf, tensor in kind.items():
                 if tensor is not None:
                     name = first.setdefault(id(tensor), f"{path}.{leaf}" if path else leaf)
-                    found[name].append((module, leaf, kind is module._parameters))
+                    found[name].append((module, leaf, path))
     return found
 
 
-def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn.Module:
-    """Give back a copy of the network that is really smaller; the original is untouched."""
-    return cut_positions(model, lost_positions(groups, remove))
+@dataclass(frozen=True)
+class _Change:
+    """What one parameter or buffer of a module lost: its name there, its old and new shape, and the positions."""
+
+    leaf: str
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    lost: Mapping[int, Sequence[int]]
 
 
-def cut_positions(model: nn.Module, lost: Lost) -> nn.Module:
+def copy_sharing(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
+    """A copy of the network in which these tensors are the original's own."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+
+
+def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, share: bool = False) -> nn.Module:
+    """Give back a copy of the network that is really smaller; the original is untouched.
+
+    With `share` the copy keeps the original's own tensors where they lose nothing: for looking, not for training.
+    """
+    return cut_positions(model, lost_positions(groups, remove), share=share)
+
+
+def cut_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Module:
     """Give back a copy of the network without these positions of its parameters; the original is untouched.
 
     Attributes of the modules that repeat a parameter's size (`out_channels`, `normalized_shape`, `groups` …) follow.
+
+    Raises:
+        LatpruneError: the network has no such parameter.
     """
-    smaller = copy.deepcopy(model)
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    smaller = copy_sharing(model, tensors.values() if share else [tensors[name] for name in lost if name in tensors])
     owners = _owners(smaller)
-    resized: dict[nn.Module, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = defaultdict(list)
+    resized: dict[nn.Module, list[_Change]] = defaultdict(list)
     for name, dims in lost.items():
         if name not in owners:
             raise LatpruneError(f"The network has no parameter {name!r}: its groups belong to another network.")
-        module, leaf, trainable = owners[name][0]
-        old = getattr(module, leaf)
-        new = old.detach()
-        for dimension, gone in dims.items():
-            kept = torch.ones(old.shape[dimension], dtype=torch.bool)
-            kept[list(gone)] = False
-            new = new.index_select(dimension, kept.nonzero().flatten().to(old.device))
-        new = new.clone()
+        old = tensors[name]
+        trainable = isinstance(old, nn.Parameter)
+        new = _without(old, dims)
         replacement = nn.Parameter(new, requires_grad=old.requires_grad) if trainable else new
-        for module, leaf, _ in owners[name]:
-            (module._parameters if trainable else module._buffers)[leaf] = replacement  # type: ignore[assignment]
-            resized[module].append((leaf, tuple(old.shape), tuple(new.shape)))
+        for module, leaf, path in owners[name]:
+            table: dict[str, Any] = module._parameters if trainable else module._buffers
+            table[leaf] = replacement
+            change = _Change(leaf, tuple(old.shape), tuple(new.shape), dims)
+            resized[smaller.get_submodule(path.partition("parametrizations.")[0].rstrip("."))].append(change)
     for module, changes in resized.items():
         _follow(module, changes)
     return smaller
 
 
-def _follow(module: nn.Module, changes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> None:
+def _without(tensor: Tensor, lost: Mapping[int, Sequence[int]]) -> Tensor:
+    new = tensor.detach()
+    for dimension, gone in lost.items():
+        kept = torch.ones(tensor.shape[dimension], dtype=torch.bool)
+        kept[list(gone)] = False
+        new = new.index_select(dimension, kept.nonzero().flatten().to(tensor.device))
+    return new if new is not tensor and lost else new.clone()
+
+
+def _follow(module: nn.Module, changes: Sequence[_Change]) -> None:
     """Let the module's own numbers follow its parameters' new sizes."""
-    sizes: dict[int, int] = {}
-    for _, old, new in changes:
-        sizes.update({before: after for before, after in zip(old, new, strict=True) if before != after})
-    weight = next((change for change in changes if change[0] == "weight"), None)
-    convolution = isinstance(module, nn.modules.conv._ConvNd)
-    if weight is not None and convolution:
-        _, old, new = weight
-        groups = int(module.groups)  # type: ignore[arg-type]
-        if groups > 1 and old[1] == new[1]:
-            module.groups = groups * new[0] // old[0]  # type: ignore[assignment]
-        first, second = new[0], new[1] * int(module.groups)  # type: ignore[arg-type]
-        transposed = bool(module.transposed)
-        module.in_channels, module.out_channels = (first, second) if transposed else (second, first)  # type: ignore[assignment]
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _follow_convolution(module, changes)
         return
-    if weight is not None and isinstance(module, nn.GroupNorm) and module.num_groups > 1:
-        module.num_groups = module.num_groups * weight[2][0] // weight[1][0]
+    sizes: dict[int, int] = {}
+    for change in changes:
+        sizes.update({old: new for old, new in zip(change.old, change.new, strict=True) if old != new})
+    if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+        module.num_groups = module.num_groups * sizes[module.num_channels] // module.num_channels
     for name, value in list(vars(module).items()):
         if name.startswith("_") or not SIZE_NAMES.search(name):
             continue
@@ -121,19 +146,35 @@ def _follow(module: nn.Module, changes: list[tuple[str, tuple[int, ...], tuple[i
             setattr(module, name, tuple(sizes.get(item, item) for item in value))
 
 
-def zero(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal) -> nn.Module:
+def _follow_convolution(module: nn.modules.conv._ConvNd, changes: Sequence[_Change]) -> None:
+    """Channels follow the weight's two first dimensions; a group convolution's parts that are gone leave `groups`."""
+    weights = [change for change in changes if change.leaf != "bias"]
+    rows = {position for change in weights for position in change.lost.get(0, ())}
+    places = {position for change in weights for position in change.lost.get(1, ())}
+    first, second = module.out_channels, module.in_channels
+    if module.transposed:
+        first, second = second, first
+    inner, part = second // module.groups - len(places), first // module.groups
+    gone = sum(rows.issuperset(range(start, start + part)) for start in range(0, first, part))
+    module.groups = module.groups - gone if module.groups > 1 else 1
+    sizes = (first - len(rows), inner * module.groups)
+    module.in_channels, module.out_channels = sizes if module.transposed else sizes[::-1]
+
+
+def zero(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, share: bool = False) -> nn.Module:
     """Give back a copy of the same size in which all elements that `cut` would remove are zero."""
-    return zero_positions(model, lost_positions(groups, remove))
+    return zero_positions(model, lost_positions(groups, remove), share=share)
 
 
-def zero_positions(model: nn.Module, lost: Lost) -> nn.Module:
+def zero_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Module:
     """Give back a copy of the same size in which these positions of the parameters are zero."""
-    masked = copy.deepcopy(model)
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    masked = copy_sharing(model, [tensor for name, tensor in tensors.items() if name not in lost] if share else [])
     named: dict[str, Tensor] = dict(masked.named_parameters()) | dict(masked.named_buffers())
     with torch.no_grad():
         for name, dims in lost.items():
             for dimension, gone in dims.items():
-                named[name].index_fill_(dimension, torch.tensor(gone, device=named[name].device), 0)
+                named[name].index_fill_(dimension, torch.tensor(list(gone), device=named[name].device), 0)
     return masked
 
 
@@ -147,13 +188,14 @@ def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
     def normal(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
 
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.dtype.is_floating_point or not tensor.numel():
                 continue
             if name.endswith("running_var"):
                 tensor.copy_(0.5 + normal(tensor).abs())
-            elif tensor.dim() > 1 and dict(model.named_parameters(remove_duplicate=False)).get(name) is not None:
+            elif tensor.dim() > 1 and name in parameters:
                 fan = max(1, tensor.numel() // tensor.shape[0])
                 tensor.copy_(normal(tensor) * (1.5 / fan) ** 0.5)
             elif tensor.dim() <= 1 and name.rpartition(".")[2] in {"weight", "gamma", "scale", "layer_scale", "alpha"}:
@@ -165,8 +207,6 @@ def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def relative_difference(one: Any, other: Any) -> float:
     """Largest difference between two outputs' tensors over the largest element; infinite where shapes differ."""
-    from profiler.trace import tensors_of
-
     worst = 0.0
     first, second = tensors_of(one), tensors_of(other)
     if len(first) != len(second):

@@ -135,28 +135,47 @@ def _positions(labels: Labels, roots: NDArray[np.int64]) -> dict[int, dict[Param
     return found
 
 
+def _multiplicities(layers: Iterable[Tensor], roots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each root a number that tells how often it stands in each tensor: equal for equal counts."""
+    seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
+    mixed = np.zeros(int(roots.max()) + 1, dtype=np.uint64)
+    for layer in layers:
+        small = compact(layer)
+        key = (small.data_ptr(), tuple(small.shape), small.stride())
+        if key in seen:
+            continue
+        seen.add(key)
+        found, counts = np.unique(roots[small.reshape(-1).numpy()], return_counts=True)
+        if counts.max() > 1:
+            mixed[found] = mixed[found] * np.uint64(6364136223846793005) + counts.astype(np.uint64)
+    return mixed.astype(np.int64)
+
+
 def _build(
-    labels: Labels, freeze: Sequence[str], roots: NDArray[np.int64]
+    labels: Labels, freeze: Sequence[str], roots: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> tuple[list[ChannelGroup], NDArray[np.int64]]:
     frozen, approximate = _reasons(labels.frozen, roots), _reasons(labels.approximate, roots)
     kinds: dict[Any, list[int]] = {}
     positions = _positions(labels, roots)
-    for root, where in positions.items():
-        signature = (tuple((key, len(at)) for key, at in where.items()), frozen.get(root), approximate.get(root))
+    for root, places in positions.items():
+        often = tuple((key, len(at)) for key, at in places.items())
+        signature = (often, frozen.get(root), approximate.get(root), 0 if root in frozen else int(counts[root]))
         kinds.setdefault(signature, []).append(root)
     groups: list[ChannelGroup] = []
     group_of = np.full(labels.count, -1, dtype=np.int64)
     number_of_root = np.full(int(roots.max()) + 1, -1, dtype=np.int64)
     names: dict[str, int] = {}
-    for (keys, reason, softened), members in kinds.items():
-        where = [key for key, _ in keys]
+    for (often, reason, softened, _), members in kinds.items():
+        where = [key for key, _ in often]
         source = next((key for key in where if key in labels.produced), where[0])
-        name = source.parameter.rpartition(".")[0] if source.parameter.endswith((".weight", ".bias")) else source.parameter
+        path, _, leaf = source.parameter.rpartition(".")
+        name = path if path and leaf in {"weight", "bias"} else source.parameter
         names[name] = names.get(name, 0) + 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
         reason = reason or _unfit(where, labels) or _asked(where, freeze)
         listed = tuple(
-            Member(key.parameter, key.dimension, tuple(tuple(positions[root][key]) for root in members)) for key in where
+            Member(key.parameter, key.dimension, tuple(tuple(positions[root][key]) for root in members))
+            for key in where
         )
         number_of_root[members] = len(groups)
         groups.append(ChannelGroup(unique, 0 if reason else len(members), listed, reason, softened))
@@ -186,8 +205,13 @@ def _asked(where: Sequence[ParameterDimension], freeze: Sequence[str]) -> str | 
     return None
 
 
-def _twice(inputs: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(tree_map(lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() else leaf, tuple(inputs)))
+def doubled(inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """The inputs with every tensor twice along its first dimension: train mode needs more than one sample."""
+
+    def twice(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+    return tuple(tree_map(twice, tuple(inputs)))
 
 
 def _training_trace(model: nn.Module, inputs: Sequence[Any], trace: Trace) -> Trace | None:
@@ -195,13 +219,15 @@ def _training_trace(model: nn.Module, inputs: Sequence[Any], trace: Trace) -> Tr
     if not trace.unseen:
         return None
     try:
-        return record(model, _twice(inputs), training=True)
+        return record(model, doubled(inputs), training=True)
     except LatpruneError as error:
         log.info("no trace in train mode: %s", error)
         return None
 
 
-def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, fingerprints: bool = False) -> Structure:
+def read_structure(
+    model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, fingerprints: bool = False
+) -> Structure:
     """Trace a network and find its groups, without trying them on a shrunk copy.
 
     Raises:
@@ -210,7 +236,7 @@ def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str
     names = [name for name, _ in model.named_parameters()]
     for pattern in freeze:
         if not any(matches(pattern, name) for name in names):
-            raise LatpruneError(f"--freeze {pattern} names no layer of the network. Layers are named like {names[0]!r}.")
+            raise LatpruneError(f"--freeze {pattern} names no layer of the network; they are named like {names[0]!r}.")
     trace = record(model, inputs, fingerprints=fingerprints)
     labels = Labels()
     layers = propagate(trace, labels)
@@ -220,5 +246,5 @@ def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str
         everything.extend(layer for of_value in propagate(extra, labels).values() for layer in of_value)
     tie_rectangles(labels, everything)
     roots = labels.roots()
-    groups, group_of = _build(labels, freeze, roots)
+    groups, group_of = _build(labels, freeze, roots, _multiplicities(everything, roots))
     return Structure(trace, tuple(groups), layers, group_of, roots)

@@ -52,7 +52,7 @@ def along(vector: Tensor, dimension: int, shape: Sequence[int]) -> Tensor:
 
 def broadcast(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Both tensors expanded to their common shape."""
-    shape = torch.broadcast_shapes(one.shape, other.shape)
+    shape = torch.broadcast_shapes(one.shape, other.shape)  # type: ignore[no-untyped-call]
     return one.expand(shape), other.expand(shape)
 
 

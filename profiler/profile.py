@@ -62,7 +62,9 @@ class ProfileReport:
         network: hash of the structure.
         measured, reused, failed: networks measured now, found in the table, failed now.
         rows: unit times that came of those measured now.
-        error: mean relative error of the last predictions, each made before its measurement; None if there were none.
+        error: mean relative error of the last predictions at stepped widths, each made before its measurement; None if
+            there were none.
+        error_free: the same at free widths.
         predicted_ms, measured_ms, noise: of the unpruned network.
         seconds: of the whole session.
         stopped_because: in words.
@@ -76,6 +78,7 @@ class ProfileReport:
     failed: int
     rows: int
     error: float | None
+    error_free: float | None
     predicted_ms: float | None
     measured_ms: float | None
     noise: float | None
@@ -107,6 +110,11 @@ def sampled_widths(full: Mapping[str, int], seed: int) -> Iterator[dict[str, int
         number += 1
 
 
+def is_stepped(widths: Mapping[str, int], full: Mapping[str, int]) -> bool:
+    """Whether all wide groups keep a multiple of 8 channels, as plans do; odd widths are priced less well."""
+    return all(width % 8 == 0 or width == full[name] for name, width in widths.items() if full[name] >= 32)
+
+
 class _Session:
     """One profiling session: the child that measures, the reference, and the table as it stands."""
 
@@ -120,6 +128,7 @@ class _Session:
         self.rows = list(store.measurements(self.fingerprint))
         self.networks = list(store.networks(self.fingerprint))
         self.errors: list[float] = []
+        self.free_errors: list[float] = []
         self.references: list[float] = []
         self.folder = tempfile.TemporaryDirectory(prefix="latprune-")
         self.reference = Path(self.folder.name) / "reference.onnx"
@@ -152,7 +161,7 @@ class _Session:
         return whole, rows
 
     def recent_error(self) -> float | None:
-        """Mean relative error of the last predictions."""
+        """Mean relative error of the last predictions at stepped widths."""
         return float(np.mean(self.errors[-RECENT:])) if self.errors else None
 
 
@@ -223,7 +232,8 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
             continue
         measured, rows = measured + 1, rows + len(made)
         if expected is not None and attempt > 0:
-            session.errors.append(abs(expected / whole.median_ms - 1))
+            errors = session.errors if is_stepped(widths, network.widths) else session.free_errors
+            errors.append(abs(expected / whole.median_ms - 1))
         predictor = session.predictor()
         progress(Event(STAGE, len(session.known), config.networks_max, _note(session, predictor)))
         if not network.widths:
@@ -238,6 +248,7 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
         failed=failed,
         rows=rows,
         error=session.recent_error(),
+        error_free=float(np.mean(session.free_errors[-RECENT:])) if session.free_errors else None,
         predicted_ms=predictor.latency_ms(network.widths) if predictor else None,
         measured_ms=full.median_ms if full else None,
         noise=full.noise if full else None,

@@ -146,11 +146,11 @@ def fingerprint(tensor: Tensor) -> tuple[float, ...]:
     return (float(flat.abs().mean()), float(flat.mean()), float((flat * ramp).mean()))
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down each operation; tensors are known by identity, weakly, so that memory is freed as in a plain run."""
 
     def __init__(self, fingerprints: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fingerprints = fingerprints
         self.values: list[Value] = []
         self.steps: list[Step] = []
@@ -281,6 +281,8 @@ def record(
         raise LatpruneError("The network's output holds no tensor that it computed.")
     read = {index for step in recorder.steps for index in step.inputs}
     unseen = tuple(
-        value.name for index, value in enumerate(recorder.values) if value.trainable and value.name and index not in read
+        value.name
+        for index, value in enumerate(recorder.values)
+        if value.trainable and value.name and index not in read
     )
     return Trace(tuple(recorder.values), tuple(recorder.steps), entered, left, unseen)

@@ -1,8 +1,13 @@
-"""Try the found groups on a shrunk copy: what does not run there, or runs and is not the masked network, is frozen."""
+"""Try the found groups on a shrunk copy: what does not run there, or runs and is not the masked network, is frozen.
+
+First a dry run, on PyTorch's meta device where only shapes are computed, which finds quickly what does not run; then a
+real one in double precision on awake weights, on smaller pictures where the network takes them.
+"""
 
 import copy
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +17,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lut.records import ChannelGroup
-from profiler.cut import awaken, cut, relative_difference, zero
-from profiler.groups import Structure, read_structure
+from profiler.cut import Removal, awaken, copy_sharing, cut, relative_difference, zero
+from profiler.groups import Structure, doubled, read_structure
 from profiler.trace import undisturbed
 
 log = logging.getLogger(__name__)
 
 EXACT = 1e-6
 """Largest relative difference, in float64, between a shrunk and a masked network that counts as rounding."""
+
+SMALL_PICTURE = 96
+"""Pictures larger than this are tried at about this size, where the network runs on it."""
 
 
 def some_of(group: ChannelGroup, generator: np.random.Generator, fraction: float = 0.5) -> list[int]:
@@ -29,47 +37,101 @@ def some_of(group: ChannelGroup, generator: np.random.Generator, fraction: float
     return sorted(generator.choice(group.size, size=count, replace=False).tolist()) if count > 0 else []
 
 
+def uneven_removal(groups: Sequence[ChannelGroup], generator: np.random.Generator) -> dict[str, list[int]]:
+    """About half of all that can go, another share of each group, so that no two are equal by accident."""
+    shares = np.linspace(0.25, 0.75, max(2, len(groups)))
+    generator.shuffle(shares)
+    pairs = zip(groups, shares.tolist(), strict=False)
+    return {group.name: some_of(group, generator, share) for group, share in pairs if group.size > 1}
+
+
+Failure = Callable[[Sequence[ChannelGroup]], str | None]
+"""Removes a part of each of these groups; gives back why that is not right, or None."""
+
+
 class _Trial:
-    """A double-precision, awake copy of the network on which removals are tried."""
+    """Copies of the network on which removals are tried: a dry one, and one in double precision that is awake."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[Any], training: bool) -> None:
-        self.model = awaken(copy.deepcopy(model)).eval()
-        self.inputs = tuple(inputs)
         self.training = training
+        self.inputs, self.full = _as(tuple(inputs), torch.float64), tuple(inputs)
         self.exact = EXACT
-        try:
-            double = copy.deepcopy(self.model).double()
-            with torch.no_grad(), undisturbed(double):
-                double(*_as(self.inputs, torch.float64))
-        except (RuntimeError, TypeError, ValueError):
-            self.exact = 1e-3
+        self.model = awaken(copy.deepcopy(model).double()).eval()
+        if not self._runs(self.model, _smaller(self.inputs)):
+            if not self._runs(self.model, self.inputs):
+                self.model, self.inputs, self.exact = awaken(copy.deepcopy(model)).eval(), self.full, 1e-3
         else:
-            self.model, self.inputs = double, _as(self.inputs, torch.float64)
+            self.inputs = _smaller(self.inputs)
+        self.dry = _meta(model)
+        self.dry_inputs = tuple(tree_map(_to_meta, self.full))
+        with torch.device("meta"):
+            self.dries = self._runs(self.dry, self.dry_inputs)
+        if self.training:
+            self.training = self._trains()
 
-    def run(self, model: nn.Module) -> Any:
+    def _trains(self) -> bool:
+        try:
+            self.train_once(self.model, self.inputs)
+        except Exception as error:  # noqa: BLE001 - what does not train before need not train after
+            log.info("the network does not run in train mode: %s", error)
+            return False
+        return True
+
+    def _runs(self, model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+        try:
+            self.run(model, inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+            log.debug("the network does not run in this form: %s", error)
+            return False
+        return True
+
+    def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> Any:
         torch.manual_seed(0)
-        with torch.no_grad(), undisturbed(model):
-            return model(*self.inputs)
+        with torch.no_grad(), undisturbed(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return model(*inputs)
+
+    def train_once(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        with torch.no_grad(), undisturbed(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.train()
+            model(*doubled(inputs))
+
+    def dry_failure(self, groups: Sequence[ChannelGroup]) -> str | None:
+        """Why the shapes of a shrunk copy do not fit, or None."""
+        remove = uneven_removal(groups, np.random.default_rng(0))
+        try:
+            smaller = cut(self.dry, groups, remove, share=True)
+            with torch.device("meta"):
+                self.run(smaller, self.dry_inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+            return _does_not_run(error)
+        return None
 
     def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
-        """Remove half of these groups; why that is not right, or None."""
-        generator = np.random.default_rng(0)
-        remove = {group.name: some_of(group, generator) for group in groups if group.size > 1}
+        """Why a shrunk copy does not run or is not the masked network, or None."""
+        remove = uneven_removal(groups, np.random.default_rng(0))
+        soft = {group.name for group in groups if group.approximate_because}
+        exact: Removal = {name: gone for name, gone in remove.items() if name not in soft}
         try:
-            smaller = cut(self.model, groups, remove)
-            found = self.run(smaller)
+            smaller = cut(self.model, groups, remove, share=True)
+            found = self.run(smaller, self.inputs)
             if self.training:
-                smaller.train()
-                _train_once(smaller, self.inputs)
+                self.train_once(smaller, self.inputs)
+            if len(exact) < len(remove):
+                found = self.run(cut(self.model, groups, exact, share=True), self.inputs)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
-            return f"a shrunk copy does not run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        exact = {group.name: remove[group.name] for group in groups if group.name in remove and not group.approximate_because}
-        if len(exact) < len(remove):
-            found = self.run(cut(self.model, groups, exact))
-        difference = relative_difference(found, self.run(zero(self.model, groups, exact)))
+            return _does_not_run(error)
+        masked = self.run(zero(self.model, groups, exact, share=True), self.inputs)
+        difference = relative_difference(found, masked)
         if difference > self.exact:
             return f"a shrunk copy computes something else (relative difference {difference:.1g})"
         return None
+
+
+def _does_not_run(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"a shrunk copy does not run: {type(error).__name__}: {first}"
 
 
 def _as(inputs: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
@@ -79,48 +141,65 @@ def _as(inputs: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     return tuple(tree_map(convert, inputs))
 
 
-def _train_once(model: nn.Module, inputs: tuple[Any, ...]) -> None:
-    def twice(leaf: Any) -> Any:
-        return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+def _smaller(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs with large pictures cut to about `SMALL_PICTURE`, in steps of 32."""
 
-    with torch.no_grad(), undisturbed(model):
-        model(*tree_map(twice, inputs))
+    def convert(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.dim() != 4 or max(leaf.shape[2:]) <= SMALL_PICTURE:
+            return leaf
+        factor = max(leaf.shape[2:]) / SMALL_PICTURE
+        height, width = (max(32, round(length / factor / 32) * 32) for length in leaf.shape[2:])
+        return leaf[:, :, :height, :width].contiguous()
+
+    return tuple(tree_map(convert, inputs))
 
 
-def _culprits(trial: _Trial, groups: Sequence[ChannelGroup], reason: str) -> dict[str, str]:
+def _to_meta(leaf: Any) -> Any:
+    return leaf.to("meta") if isinstance(leaf, Tensor) else leaf
+
+
+def _meta(model: nn.Module) -> nn.Module:
+    """The network without contents: shapes only."""
+    dry = copy_sharing(model, [*model.parameters(), *model.buffers()])
+    return dry.to("meta").eval()
+
+
+def _culprits(fails: Failure, groups: Sequence[ChannelGroup], reason: str) -> dict[str, str]:
     """Halve until the groups that fail stand alone; those that fail only together are all named."""
     if len(groups) == 1:
         return {groups[0].name: reason}
     middle = len(groups) // 2
     found: dict[str, str] = {}
     for half in (groups[:middle], groups[middle:]):
-        failure = trial.failure(half)
+        failure = fails(half)
         if failure:
-            found.update(_culprits(trial, half, failure))
+            found.update(_culprits(fails, half, failure))
     return found or {group.name: reason for group in groups}
+
+
+def _sift(fails: Failure, groups: tuple[ChannelGroup, ...]) -> tuple[ChannelGroup, ...]:
+    """Freeze groups until what is left passes together."""
+    while True:
+        prunable = [group for group in groups if not group.frozen_because]
+        failure = fails(prunable) if prunable else None
+        if failure is None:
+            return groups
+        wrong = _culprits(fails, prunable, failure)
+        groups = tuple(
+            replace(group, size=0, frozen_because=wrong[group.name]) if group.name in wrong else group
+            for group in groups
+        )
 
 
 def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure) -> Structure:
     """Freeze every group whose removal fails on a shrunk copy; the rest is proved to run together."""
-    groups = list(structure.groups)
-    training = bool(structure.trace.unseen)
-    trial = _Trial(model, inputs, training)
-    if training:
-        try:
-            _train_once(trial.model, trial.inputs)
-        except Exception as error:  # noqa: BLE001 - what does not train before need not train after
-            log.info("the network does not run in train mode: %s", error)
-            trial.training = False
-    while True:
-        prunable = [group for group in groups if not group.frozen_because]
-        failure = trial.failure(prunable) if prunable else None
-        if failure is None:
-            break
-        wrong = _culprits(trial, prunable, failure)
-        groups = [
-            replace(group, size=0, frozen_because=wrong[group.name]) if group.name in wrong else group for group in groups
-        ]
-    return replace(structure, groups=tuple(groups))
+    groups = structure.groups
+    if all(group.frozen_because for group in groups):
+        return structure
+    trial = _Trial(model, inputs, bool(structure.trace.unseen))
+    if trial.dries:
+        groups = _sift(trial.dry_failure, groups)
+    return replace(structure, groups=_sift(trial.failure, groups))
 
 
 def analyze_structure(
@@ -139,8 +218,8 @@ def find_groups(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] =
         freeze: patterns of layer names (`fnmatch`) that are to stay whole.
 
     Returns:
-        Prunable and frozen groups, in the order of their first layer; what is prunable has been removed once from a copy,
-        which ran and gave the masked network's output.
+        Prunable and frozen groups, in the order of their first layer; what is prunable has been removed once from a
+        copy, which ran and gave the masked network's output.
 
     Raises:
         LatpruneError: the network does not run on the inputs, or a pattern names nothing.

@@ -1,7 +1,7 @@
 """Cut a trace into units: an anchor with the element-wise followers it absorbs, what a runtime runs as one.
 
-Every step belongs to exactly one unit, or is free (a view, a constant computed once). A follower joins the unit that made
-its input if nobody else reads that input and the shape stays.
+Every step belongs to exactly one unit, or is free (a view, a constant computed once). A follower joins the unit that
+made its input if nobody else reads that input and the shape stays.
 """
 
 from collections import defaultdict
@@ -19,12 +19,14 @@ from profiler.trace import Ref, Step, Trace
 
 CONTRACTIONS = {"convolution": "convolution", "mm": "linear", "addmm": "linear", "bmm": "matmul", "baddbmm": "matmul"}
 VIEWS = frozenset(
-    "view _unsafe_view reshape unsqueeze squeeze expand detach alias clone contiguous lift_fresh as_strided as_strided_ "
-    "flatten unsqueeze_ squeeze_ detach_ _to_copy".split()
+    "view _unsafe_view reshape unsqueeze squeeze expand detach alias clone contiguous lift_fresh as_strided "
+    "as_strided_ flatten unsqueeze_ squeeze_ detach_ _to_copy".split()
 )
 NORMS = frozenset(
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm _batch_norm_no_update".split()
+    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+    "_batch_norm_no_update".split()
 )
+MOVES_WITH_SETTINGS = frozenset("cat stack _softmax flip roll permute transpose".split())
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
 
 
@@ -208,13 +210,12 @@ class _Cutter:
         borders = [self._bytes(value, 0, 0) for value in dict.fromkeys([*self.trace.inputs, *leaving])]
         widths = self.structure.parameter_coordinates()
         weights = []
-        for value in self.trace.values:
-            if value.name and value.trainable:
-                dims = [c for c in widths.get(value.name, ()) if c.terms]
-                full = {group.name: group.size for group in self.structure.groups}
-                weights.append(
-                    TensorBytes(value.name, value.bytes // max(1, prod(c.at(full) for c in dims)), tuple(dims))
-                )
+        full = {group.name: group.size for group in self.structure.groups}
+        for parameter in self.trace.values:
+            if parameter.name and parameter.trainable:
+                dims = [c for c in widths.get(parameter.name, ()) if c.terms]
+                each = parameter.bytes // max(1, prod(c.at(full) for c in dims))
+                weights.append(TensorBytes(parameter.name, each, tuple(dims)))
         return Liveness(tuple(weights), tuple(activations), len(self.drafts), tuple(borders))
 
     def _bytes(self, value: int, first: int, last: int) -> TensorBytes:
@@ -227,7 +228,8 @@ class _Cutter:
 
 def _whole_parts(structure: Structure, step: Step) -> bool:
     """Whether the contraction is a group convolution of which whole parts go (depthwise among them)."""
-    return step.name == "convolution" and int(step.args[8]) > 1 and "part" in dict(_convolution(structure.trace, step, structure))
+    grouped = step.name == "convolution" and int(step.args[8]) > 1
+    return grouped and "part" in dict(_convolution(structure.trace, step, structure))
 
 
 def _operation(step: Step) -> str:
@@ -263,7 +265,7 @@ def _convolution(trace: Trace, step: Step, structure: Structure) -> list[Attribu
 def _attributes(trace: Trace, step: Step, structure: Structure) -> tuple[Attribute, ...]:
     if step.name == "convolution":
         return tuple(sorted(_convolution(trace, step, structure)))
-    if step.name in SPATIAL | REDUCTIONS or step.name in {"cat", "stack", "_softmax", "flip", "roll", "permute", "transpose"}:
+    if step.name in SPATIAL | REDUCTIONS | MOVES_WITH_SETTINGS:
         plain = [_plain_value(item) for item in step.args if not isinstance(item, Ref)]
         return (("arguments", tuple(item for item in plain if item is not None)),)
     return ()

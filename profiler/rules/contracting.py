@@ -107,28 +107,15 @@ def matmul(site: Site) -> list[Layers]:
     arguments = site.step.args
     added = arguments[0] if site.step.name in {"addmm", "baddbmm"} else None
     left, right = arguments[1:3] if added is not None else arguments[:2]
-    rank, shape, labels = len(site.value(left).shape), site.shape(), site.labels
+    rank, shape = len(site.value(left).shape), site.shape()
     output: Layers = []
-    contracted: list[Layers] = []
-    for argument, inner, outer in ((left, rank - 1, rank - 2), (right, rank - 2, rank - 1)):
-        site.role(argument, inner, makes=False)
-        site.role(argument, outer, makes=True)
-        tied: Layers = []
-        for layer in site.of(argument):
-            if inner not in varying(layer):
-                join(site, output, layer.narrow(inner, 0, 1).expand(shape))
-                continue
-            layer = labels.tie(layer, [outer]).narrow(outer, 0, 1)
-            if any(d < rank - 2 for d in varying(layer)):
-                layer = labels.tie(layer, [inner])
-                join(site, output, layer.narrow(inner, 0, 1).expand(shape))
-            tied.append(layer.transpose(-1, -2) if argument is right else layer)
-        contracted.append(tied)
-    for one in contracted[0]:
-        for other in contracted[1]:
-            labels.unite(one, other)
-    if not (contracted[0] and contracted[1]):
-        site.freeze(contracted[0] + contracted[1], FIXED)
+    ones = _summed(site, left, (rank - 1, rank - 2), output)
+    others = [layer.transpose(-1, -2) for layer in _summed(site, right, (rank - 2, rank - 1), output)]
+    for one in ones:
+        for other in others:
+            site.labels.unite(one, other)
+    if not (ones and others):
+        site.freeze(ones + others, FIXED)
     _same_batch(site, left, right, rank - 2)
     if added is not None:
         for layer in site.of(added):
@@ -136,6 +123,24 @@ def matmul(site: Site) -> list[Layers]:
                 join(site, output, layer.expand(shape))
         _freeze_alone(site, output, added, shape)
     return [[layer for layer in output if varying(layer)]]
+
+
+def _summed(site: Site, argument: Ref, dims: tuple[int, int], output: Layers) -> Layers:
+    """An operand's labels along the dimension that is summed over; those of the others join the output's."""
+    inner, outer = dims
+    site.role(argument, inner, makes=False)
+    site.role(argument, outer, makes=True)
+    tied: Layers = []
+    for layer in site.of(argument):
+        if inner not in varying(layer):
+            join(site, output, layer.narrow(inner, 0, 1).expand(site.shape()))
+            continue
+        layer = site.labels.tie(layer, [outer]).narrow(outer, 0, 1)
+        if any(d < min(dims) for d in varying(layer)):
+            layer = site.labels.tie(layer, [inner])
+            join(site, output, layer.narrow(inner, 0, 1).expand(site.shape()))
+        tied.append(layer)
+    return tied
 
 
 def _same_batch(site: Site, left: Ref, right: Ref, batch: int) -> None:
@@ -165,12 +170,13 @@ def attention(site: Site) -> list[Layers]:
     fixed = False
     for argument in (query, key, value):
         for layer in site.of(argument):
-            if {0, 2} & set(varying(layer)):
-                site.freeze([layer], "looks across them")
-            elif 1 not in varying(layer):
+            if 1 in varying(layer):
+                tied = labels.tie(layer, [d for d in varying(layer) if d != 1])
+                heads.append(tied.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1))
+            elif 3 in varying(layer):
                 site.freeze([layer], "scales by the width of a single head, which must stay")
-            tied = labels.tie(layer, [d for d in varying(layer) if d != 1])
-            heads.append(tied.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1))
+            else:
+                site.freeze([layer], "looks across them")
         fixed |= not any(1 in varying(layer) for layer in site.of(argument))
     if isinstance(mask, Ref) and len(site.value(mask).shape) == 4:
         along_heads = [layer for layer in site.of(mask) if 1 in varying(layer)]

@@ -96,7 +96,10 @@ FIXED = "combines them with a tensor whose size is fixed"
 
 
 def meet(site: Site, arguments: Sequence[Any], shape: Sequence[int]) -> Layers:
-    """Combine element by element: labels that meet are united; what meets channels that nobody made cannot go."""
+    """Combine element by element: labels that meet are united; what meets a tensor without labels cannot go.
+
+    Labels that cannot go are not carried on: what follows sees a tensor whose size is fixed.
+    """
     operands: list[tuple[list[int], Layers]] = []
     for argument in arguments:
         if isinstance(argument, Ref):
@@ -109,12 +112,17 @@ def meet(site: Site, arguments: Sequence[Any], shape: Sequence[int]) -> Layers:
         for layer in layers:
             if varying(layer):
                 join(site, combined, layer.expand(list(shape)))
+    kept: Layers = []
     for layer in combined:
-        for full, layers in operands:
-            dims = {d for d in varying(layer) if full[d] > 1}
-            if dims and not any(dims & set(varying(own)) for own in layers):
-                site.freeze([layer], FIXED)
-    return combined
+        dims = set(varying(layer))
+        if any(
+            any(full[d] > 1 for d in dims) and not any(dims & set(varying(own)) for own in layers)
+            for full, layers in operands
+        ):
+            site.freeze([layer], FIXED)
+        else:
+            kept.append(layer)
+    return kept
 
 
 def join(site: Site, layers: Layers, layer: Tensor) -> None:

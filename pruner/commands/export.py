@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from pruner.commands.options import Capability, Device, Json, Precision, capabilities
-from pruner.commands.output import complain, make_table, print_json, results
-from pruner.commands.progress import working
+from pruner.commands.output import make_table, print_json, results
+from pruner.commands.progress import duration, working
 from pruner.show import format_mb
 
 
@@ -32,30 +32,23 @@ def export(
         print_json(found)
     else:
         _show(found)
-    failed = [check["name"] for check in found.get("checks", ()) if not check["passed"]]
-    if failed:
-        complain(f"the goal was missed: {', '.join(failed)}")
-        raise typer.Exit(1)
 
 
 def _show(found: dict[str, Any]) -> None:
     console = results()
-    table = make_table("", "", "", right=())
+    table = make_table("", "", "")
     table.show_header = False
-    for name, value in found.items():
-        if isinstance(value, int) and name.endswith("_bytes"):
-            table.add_row(_words(name.removesuffix("_bytes")), format_mb(value))
-        elif isinstance(value, list | tuple):
-            if all(isinstance(item, str) for item in value):
-                table.add_row(_words(name), "\n".join(value) if name == "warnings" else ", ".join(value))
-            else:
-                table.add_row(_words(name), str(len(value)))
-        elif isinstance(value, float):
-            table.add_row(_words(name), f"{value:.3g}")
-        elif value is not None and not isinstance(value, dict):
-            table.add_row(_words(name), str(value))
+    table.add_row("file", found["path"])
+    table.add_row(
+        "made for", " ".join([found["backend"], found["precision"], ", ".join(found["compute_capabilities"])])
+    )
+    table.add_row("size", format_mb(found["file_bytes"]))
+    if found["kernels"]:
+        table.add_row("kernels", str(found["kernels"]))
+        table.add_row("built in", duration(found["seconds"]))
+    for key, size in found["ahead_of_time_bound"].items():
+        if size is not None:
+            table.add_row(f"{key.removesuffix('_bytes')}, as the compiler bounds it ahead of time", format_mb(size))
     console.print(table)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+    for warning in found["warnings"]:
+        console.print(f"the compiler warns: {warning}", soft_wrap=True)

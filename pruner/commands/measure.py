@@ -62,17 +62,15 @@ def _file(target: str, input_text: str | None, batch: int | None, progress: "Pro
     if path.is_dir() or path.suffix in FILES:
         if input_text is not None or batch is not None:
             raise OptionError(f"--input and --batch go with a task; {target} has its shapes already.\nLeave them out")
-        if not path.exists():
-            raise OptionError(f"there is no file {target}.\nName a task, a run's directory, a .onnx or an .engine")
         yield path
         return
     from profiler.export import to_onnx, write_onnx
     from profiler.progress import Event
 
     task = find_task(target, input_text, batch)
-    progress(Event("export", 0, 1))
+    progress(Event("export the network", 0, 1))
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         written = Path(folder, "network.onnx")
         write_onnx(to_onnx(task.deployed(task.build()), task.inputs()), written)
-        progress(Event("export", 1, 1))
+        progress(Event("export the network", 1, 1))
         yield written

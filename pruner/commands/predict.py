@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lut import BackendError, DeviceFingerprint, LatencyTable, MeasureConfig, Prediction, RunError, TableError, predict
+from lut import DeviceFingerprint, LatencyTable, Prediction, RunError, TableError, predict
 from pruner.commands.options import (
     Batch,
     Capability,
@@ -32,6 +32,7 @@ from pruner.show import format_ms, format_percent, memory_line
 if TYPE_CHECKING:
     from profiler.network import Network
     from profiler.progress import Progress
+    from pruner.plan import PrunePlan
 
 DEAREST = 15
 """Units shown without `--all`."""
@@ -58,8 +59,10 @@ def predict_command(
     """Predict a network's latency and memory from the table."""
     with working() as progress:
         rows = Selection(backend, device, compute_capability, precision, threads).open(table)
-        network = analyze_task(find_task(task, input, batch), freeze)
-        widths = network.widths if plan is None else plan_widths(network, plan)
+        chosen = None if plan is None else read_plan(plan)
+        patterns = freeze if freeze or chosen is None else list(chosen.frozen)
+        network = analyze_task(find_task(task, input, batch), patterns)
+        widths = network.widths if chosen is None else plan_widths(network, chosen)
         found = predict(network.units, widths, rows, network=network.hash, allow_missing=True)
         report = describe(network, widths, found) | {"fingerprint": rows.fingerprint.to_json()}
         if check:
@@ -107,23 +110,32 @@ def describe(network: "Network", widths: Mapping[str, int], found: Prediction) -
     }
 
 
-def plan_widths(network: "Network", path: Path) -> dict[str, int]:
-    """The widths that a plan leaves.
+def read_plan(path: Path) -> "PrunePlan":
+    """Read a plan, or that of a run's directory.
 
     Raises:
-        LatpruneError: the plan cannot be read, or was made for another network.
+        RunError: it cannot be read.
     """
     from pruner.plan import PrunePlan
 
-    widths = dict(PrunePlan.read(path / "plan.json" if path.is_dir() else path).widths)
-    strange = [name for name, width in widths.items() if not 0 < width <= network.widths.get(name, 0)]
+    return PrunePlan.read(path / "plan.json" if path.is_dir() else path)
+
+
+def plan_widths(network: "Network", plan: "PrunePlan") -> dict[str, int]:
+    """The widths that a plan leaves of the network that it was made for (at this or another input shape).
+
+    Raises:
+        RunError: it was made for another network.
+    """
+    names = network.widths.keys() | plan.sizes.keys()
+    strange = sorted(name for name in names if network.widths.get(name) != plan.sizes.get(name))
     if strange:
         shown = ", ".join(strange[:3]) + (" …" if len(strange) > 3 else "")
         raise RunError(
-            f"{path} was made for another network: {len(strange)} of its groups do not fit this one ({shown}).\n"
-            "Name the task, input and --freeze patterns that it was made with"
+            f"The plan was made for another network: {len(strange)} of {len(names)} groups do not fit ({shown}).\n"
+            "Name the task and the --freeze patterns that it was made with"
         )
-    return network.widths | widths
+    return network.widths | plan.widths
 
 
 def measure_whole(
@@ -139,27 +151,23 @@ def measure_whole(
     from profiler.progress import Event
     from profiler.variants import prepare
     from profiler.worker_client import WorkerClient
+    from pruner.deploy import measure
 
-    with (
-        WorkerClient(rows.fingerprint.runtime, threads=rows.fingerprint.threads or 1) as worker,
-        tempfile.TemporaryDirectory(prefix="latprune-") as folder,
-    ):
+    backend, threads = rows.fingerprint.runtime, rows.fingerprint.threads or 1
+    with WorkerClient(backend, threads=threads) as worker:
         _same_device(rows, worker.fingerprint())
-        progress(Event("export", 0, 1))
+    with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
+        progress(Event("export the network", 0, 1))
         variants = prepare(network)
         path = Path(folder, "network.onnx")
         write_onnx(variants.at(variants.widths_removal(widths)), path)
-        progress(Event("export", 1, 1))
-        progress(Event("measure the whole network", 0, 1))
-        reply = worker.time(path, MeasureConfig())
-        progress(Event("measure the whole network", 1, 1))
-    if reply.failure is not None or reply.median_ms is None:
-        raise BackendError(f"The whole network could not be measured: {reply.failure}")
+        progress(Event("export the network", 1, 1))
+        found = measure(path, backend=backend, threads=threads, progress=progress)
     return {
-        "measured_ms": reply.median_ms,
-        "noise": reply.noise,
-        "samples": len(reply.samples_ms),
-        "discarded": reply.discarded,
+        "measured_ms": found.measured_ms,
+        "noise": found.noise,
+        "samples": found.samples,
+        "discarded": found.discarded,
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from profiler.progress import Event, Progress
 
@@ -47,6 +48,8 @@ class Pace:
         count, seconds = event.done - self.first, now_s - self.started_s
         if count <= 0 or seconds <= 0:
             return ""
+        if event.total == 1:
+            return f"took {duration(seconds)}"
         each = seconds / count
         rate = f"{1 / each:.3g}/s" if each < 1 else f"{each:.3g} s each"
         if event.total is None or event.done >= event.total:
@@ -120,11 +123,14 @@ class BarProgress:
         self._bars = Bars(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}", markup=False),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn(
+                "{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
             console=console,
+            expand=True,
         )
         self._clock = clock
         self._tasks: dict[str, tuple[TaskID, Pace]] = {}

@@ -5,7 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pruner.commands.options import Batch, Freeze, Input, Json, TablePath, TaskSpec, Threads, find_task
+from pruner.commands.options import (
+    Batch,
+    Capability,
+    ChosenBackend,
+    ChosenPrecision,
+    ChosenThreads,
+    Device,
+    Freeze,
+    Input,
+    Json,
+    Selection,
+    TablePath,
+    TaskSpec,
+    find_task,
+)
 from pruner.commands.output import complain, print_json, results
 from pruner.commands.parsing import Bound, OptionError, parse_budget, parse_memory
 from pruner.commands.progress import working
@@ -46,7 +60,11 @@ def prune(
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     freeze: Freeze = None,
     min_width: Annotated[int, typer.Option("--min-width", min=1, help="Channels that every group keeps at least.")] = 1,
-    threads: Threads = 1,
+    backend: ChosenBackend = None,
+    device: Device = None,
+    compute_capability: Capability = None,
+    precision: ChosenPrecision = None,
+    threads: ChosenThreads = None,
     input: Input = None,
     batch: Batch = None,
     allow_difference: Annotated[
@@ -69,6 +87,7 @@ def prune(
         from pruner.prune import prune as run
 
         check_solver(solver, normalize)
+        rows = Selection(backend, device, compute_capability, precision, threads).open(table)
         given = {
             "importance": importance,
             "normalize": normalize or ("memory" if budget is None else "latency"),
@@ -77,12 +96,13 @@ def prune(
             "seed": seed,
             "freeze": tuple(freeze or ()),
             "min_width": min_width,
-            "threads": threads,
+            "backend": rows.fingerprint.runtime,
+            "threads": rows.fingerprint.threads or 1,
             "allow_differences": tuple(allow_difference or ()),
         }
         done = run(
             find_task(task, input, batch),
-            table,
+            rows,
             budget_ms=latency.value,
             budget_fraction=latency.fraction,
             memory_bytes=None if size.value is None else int(size.value),
@@ -92,10 +112,9 @@ def prune(
             overwrite=overwrite,
             progress=progress,
         )
-    checks = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in done.checks]
-    failed = [check["name"] for check in checks if not check["passed"]]
+    failed = [check.name for check in done.checks if not check.passed]
     if json:
-        print_json({**done.result, "met": done.met, "checks": checks, "out": str(out)})
+        print_json({**done.result, "met": done.met, "checks": done.checks, "out": str(out)})
     else:
         show_result(done.result, done.checks, results(), out=out)
     if failed or not done.met:
@@ -112,8 +131,9 @@ def check_solver(name: str, normalize: str | None) -> None:
     """
     from pruner.solvers import SOLVERS, get_solver
 
-    if normalize is not None and not get_solver(name).ranks_by_ratio:
-        ranking = ", ".join(solver.name for solver in SOLVERS if solver.ranks_by_ratio)
+    solver = get_solver(name)
+    if normalize is not None and not solver.ranks_by_ratio:
+        ranking = ", ".join(other.name for other in SOLVERS if other.ranks_by_ratio)
         raise OptionError(f"--normalize does not go with --solver {name}.\nOnly these rank by a ratio: {ranking}")
 
 

@@ -20,8 +20,9 @@ def samples_in(batch: Any) -> int | None:
     """How many samples a batch holds: the length of the first tensor, or of the list of tensors that stands first."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.dim() else None
-    parts = list(batch.values()) if isinstance(batch, Mapping) else list(batch) if isinstance(batch, list | tuple) else []
-    for part in parts:
+    if isinstance(batch, Mapping):
+        return samples_in(list(batch.values()))
+    for part in batch if isinstance(batch, list | tuple) else ():
         if isinstance(part, list | tuple) and part and isinstance(part[0], Tensor | Mapping):
             return len(part)
         found = samples_in(part)
@@ -68,7 +69,7 @@ def count_samples(batch: Any, value: Tensor) -> int:
     told = samples_in(batch)
     if value.dim() == 0 or value.numel() == 1:
         if told is None:
-            raise TaskError("No tensor in the batch tells how many samples it holds: let loss() give one value a sample.")
+            raise TaskError("The batch does not tell how many samples it holds: let loss() give one value a sample.")
         return told
     lengths = {leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()} | {told, None}
     if lengths != {None} and value.shape[0] not in lengths:
@@ -101,7 +102,7 @@ class SumCheck:
             try:
                 twice = loss(model, doubled(batch, samples or 0)).sum()
             except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it cannot be doubled
-                log.warning("cannot tell whether loss() is a sum over samples: a batch with every sample twice fails: %s", error)
+                log.warning("loss() fails on a batch with every sample twice, so it may be a mean unnoticed: %s", error)
                 self.done = True
                 return
         if not float(once):
@@ -110,7 +111,7 @@ class SumCheck:
         if abs(twice - once) < abs(twice - 2 * once):
             raise TaskError(
                 f"loss() is a mean over samples: it is {float(once):.4g} for a batch and {float(twice):.4g} for the same "
-                'batch twice. Let it give the sum or one value a sample, for example with reduction="none".'
+                'one twice. Let it give the sum or one value a sample, for example with reduction="none".'
             )
 
 

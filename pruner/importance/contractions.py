@@ -1,8 +1,8 @@
 """Where channels enter a contraction: seen while the network runs, and met there by a mask that is never really there.
 
-A function mode looks at every convolution, linear layer and matrix product, and knows its weight by identity. In front of those
-that consume a group's channels it puts a function that changes nothing and hands what is entering, and the gradient
-there, to a listener. The mask is a picture; this is its derivative, of this one consumer alone.
+A function mode looks at every convolution, linear layer and matrix product, and knows its weight by identity. In front
+of those that consume a group's channels it puts a function that changes nothing and hands what is entering, and the
+gradient there, to a listener. The mask is a picture; this is its derivative, of this one consumer alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ def contractions_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
 
 class Owners:
-    """Which choice of which prunable group each position of a weight's dimension belongs to; choices are counted through."""
+    """Which choice of which prunable group each position of a weight's dimension belongs to; choices count through."""
 
     def __init__(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> None:
         """Lay the groups' members over the model's parameters and buffers."""
@@ -117,8 +117,9 @@ class Owners:
             owner = self._owner(name, dimension, contraction)
             if owner is not None and start + length <= len(owner) and contraction.parts == 1:
                 owner = owner[start : start + length]
-            known = owner is not None and bool((owner != NOBODY).any())
-            self._entering[key] = torch.where(owner == NOBODY, self.total, owner) if owner is not None and known else None
+            if owner is not None:
+                owner = torch.where(owner == NOBODY, self.total, owner) if bool((owner != NOBODY).any()) else None
+            self._entering[key] = owner
         return self._entering[key]
 
     def _base(self, weight: Tensor, dimension: int) -> tuple[str, int, int] | None:
@@ -131,7 +132,7 @@ class Owners:
             return None
         for d in range(base.dim()):
             if base.stride(d) == stride and base.shape[d] >= weight.shape[dimension]:
-                start = (weight.storage_offset() - base.storage_offset()) // stride % base.shape[d]
+                start = int((weight.storage_offset() - base.storage_offset()) // stride % base.shape[d])
                 return (self.names[id(base)], d, start) if start + weight.shape[dimension] <= base.shape[d] else None
         return None
 
@@ -227,14 +228,14 @@ class Listening(TorchFunctionMode):
         def tell(entered: Tensor, gradient: Tensor) -> None:
             self.listener(Heard(contraction, owner, sequence_first, entered, gradient))
 
-        heard = _Listen.apply(source, tell)  # type: ignore[no-untyped-call]
+        heard = _Listen.apply(source, tell)
         if isinstance(contraction.argument, str):
             return args, {**kwargs, contraction.argument: heard}
         place = contraction.argument
         return [*args[:place], heard, *args[place + 1 :]], kwargs
 
     def _look_inside(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Run multi-head attention's own code with this mode on; as it stands it hides its layers from function modes."""
+        """Run multi-head attention's own code with this mode on; by itself it hides its layers from function modes."""
         hidden = functional.multi_head_attention_forward
         names = {**hidden.__globals__, "has_torch_function": lambda _tensors: False}
         opened = FunctionType(hidden.__code__, names, hidden.__name__, hidden.__defaults__)

@@ -34,11 +34,11 @@ def fisher_scores(
 ) -> dict[str, Tensor]:
     """Score each choice of each prunable group by its empirical Fisher information.
 
-    Picture a mask of ones on a group's channels where they enter a contraction (convolution, linear, matrix product with a
-    weight). Layers that share the mask, and calls of a shared layer, add their gradients before these are squared; samples
-    stay apart, so the scores do not depend on how samples are batched. Norms and dropout run in eval mode. The model, its
-    gradients and the random generators are left as they were. Costs about a forward pass and a backward pass without
-    the weights' gradients.
+    Picture a mask of ones on a group's channels where they enter a contraction (convolution, linear, product with a
+    weight). Layers that share the mask, and calls of a shared layer, add their gradients before these are squared;
+    samples stay apart, so the scores do not depend on how samples are batched. Norms and dropout run in eval mode. The
+    model, its gradients and the random generators are left as they were. Costs about a forward pass and a backward pass
+    without the weights' gradients.
 
     Args:
         model: what `loss` takes; frozen parameters are fine.
@@ -132,8 +132,8 @@ def entering_gradients(heard: Heard, samples: int) -> Tensor:
         g[n, c] = sum over all other dimensions of A * dL/dA
 
     Args:
-        heard: A, dL/dA and where the channels stand. The leading dimension is the samples, each perhaps several times in
-            a row (windows); behind a sequence, the second is, or the leading one holds a row of samples several times.
+        heard: A, dL/dA and where the channels stand. The leading dimension is the samples, each perhaps several times
+            in a row (windows); behind a sequence, the second is, or the leading one holds all samples several times.
         samples: N.
 
     Returns:
