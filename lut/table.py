@@ -60,12 +60,13 @@ class LatencyTable:
         self.fingerprint = fingerprint
         self.precision = precision
         self.name = name
+        self.measurements = list(measurements)
         self.networks = list(networks)
         self.failures: list[Measurement] = []
         self.set_aside = 0
         rows: dict[str, list[Measurement]] = defaultdict(list)
         self._families: dict[str, UnitFamily] = {}
-        for row in measurements:
+        for row in self.measurements:
             if row.failure is not None or row.median_ms is None or not row.median_ms > 0:
                 self.failures.append(row)
                 continue
@@ -141,6 +142,18 @@ class LatencyTable:
             MissingFamilyError: the family has no measured point.
         """
         return self.surface(family).steps[coordinate]
+
+    def extended(
+        self, measurements: Iterable[Measurement], networks: Iterable[NetworkMeasurement] = ()
+    ) -> "LatencyTable":
+        """A table with these rows beside its own; the file it came from is not changed."""
+        return LatencyTable(
+            self.fingerprint,
+            [*self.measurements, *measurements],
+            networks=[*self.networks, *networks],
+            precision=self.precision,
+            name=self.name,
+        )
 
     def width_step(self, group: str, units: Iterable[Unit], widths: Mapping[str, int] | None = None) -> int:
         """The step in a group's width that is worth keeping to, decided by the units that cost most.

@@ -20,6 +20,9 @@ Removal = Mapping[str, Collection[int]]
 Lost = Mapping[str, Mapping[int, Sequence[int]]]
 """For each parameter's or buffer's name and dimension the positions that go."""
 
+TINY = 1e-12
+"""Stands for zero where a weight is divided by its own length."""
+
 SIZE_NAMES = re.compile(r"channel|feature|dim|size|width|planes|shape|num_parameters", re.IGNORECASE)
 """Names of module attributes that may repeat a parameter's size."""
 
@@ -167,14 +170,20 @@ def zero(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, s
 
 
 def zero_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Module:
-    """Give back a copy of the same size in which these positions of the parameters are zero."""
+    """Give back a copy of the same size in which these positions of the parameters are zero.
+
+    Buffers that are met element by element (means, deviations) keep their values, and weights that are divided by their
+    own length become tiny instead: a division by zero proves nothing.
+    """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     masked = copy_sharing(model, [tensor for name, tensor in tensors.items() if name not in lost] if share else [])
-    named: dict[str, Tensor] = dict(masked.named_parameters()) | dict(masked.named_buffers())
+    buffers = {name: buffer for name, buffer in masked.named_buffers() if max(buffer.shape, default=1) < buffer.numel()}
+    named: dict[str, Tensor] = dict(masked.named_parameters()) | buffers
     with torch.no_grad():
         for name, dims in lost.items():
-            for dimension, gone in dims.items():
-                named[name].index_fill_(dimension, torch.tensor(list(gone), device=named[name].device), 0)
+            for dimension, gone in dims.items() if name in named else ():
+                value = TINY if ".parametrizations." in name or name.endswith(("weight_g", "weight_v")) else 0.0
+                named[name].index_fill_(dimension, torch.tensor(list(gone), device=named[name].device), value)
     return masked
 
 

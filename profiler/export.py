@@ -13,7 +13,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lut.errors import LatpruneError
 from profiler.trace import undisturbed
@@ -63,6 +63,21 @@ def write_onnx(proto: onnx.ModelProto, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(proto.SerializeToString())
     partial.replace(path)
+
+
+def lively(inputs: Sequence[Any], seed: int = 0) -> tuple[Any, ...]:
+    """The inputs, with random normal numbers in place of float tensors that are constant.
+
+    Users like to give zeros as example inputs; on these, too much of a network is silent to tell right from wrong.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def wake(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point or leaf.numel() < 2 or leaf.min() != leaf.max():
+            return leaf
+        return torch.randn(leaf.shape, generator=generator).to(leaf)
+
+    return tuple(tree_map(wake, tuple(inputs)))
 
 
 def flat_arrays(value: Any) -> list[NDArray[Any]]:

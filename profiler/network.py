@@ -70,5 +70,5 @@ def analyze(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ())
     Raises:
         LatpruneError: the network does not run on the inputs, or a pattern of `freeze` names nothing.
     """
-    structure = analyze_structure(model, inputs, freeze, fingerprints=True)
+    structure = analyze_structure(model, inputs, freeze)
     return Network(model, tuple(inputs), structure, cut_units(structure))

@@ -5,10 +5,12 @@ contents (`trace.fingerprint`), so that sizes written into the graph (reshape, s
 groups' widths, and the runtime's nodes are assigned to units by the values that they write.
 """
 
+import copy
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,10 +23,10 @@ from torch import nn
 
 from lut.errors import BackendError, LatpruneError
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import cut, lost_positions
-from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
+from profiler.cut import awaken, cut, lost_positions
+from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx
 from profiler.network import Network
-from profiler.trace import Trace, fingerprint
+from profiler.trace import Trace, fingerprint, record
 from profiler.trial import some_of
 
 SIZED = {"Reshape": 1, "Expand": 1, "Split": 1}
@@ -65,7 +67,7 @@ class Variants:
             LatpruneError: the exporter cannot write the network.
         """
         if self.anew_because:
-            return export_named(self.network, cut(self.network.model, self.network.groups, remove))
+            return export_named(cut(self.network.model, self.network.groups, remove), self.network.inputs)
         return self.sliced(remove)
 
     def sliced(self, remove: Mapping[str, Collection[int]]) -> onnx.ModelProto:
@@ -195,9 +197,9 @@ def _distance(one: tuple[float, ...], other: tuple[float, ...] | None) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) / scale
 
 
-def export_named(network: Network, model: nn.Module) -> onnx.ModelProto:
+def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
     """Export with every parameter under its own name, all else folded."""
-    graph = onnx_ir.from_proto(to_onnx(model, network.inputs, optimize=False))
+    graph = onnx_ir.from_proto(to_onnx(model, inputs, optimize=False))
     parameters = set(graph.graph.initializers)
 
     def foldable(node: onnx_ir.Node) -> bool | None:
@@ -211,26 +213,49 @@ def export_named(network: Network, model: nn.Module) -> onnx.ModelProto:
 def prepare(network: Network) -> Variants:
     """Export a network once, for writing it at any widths, and prove it at one random, uneven removal.
 
+    Matching and proof are done on an awake copy (random weights, no constant inputs), so that no two values look alike by
+    chance; then the real weights take their places.
+
     Raises:
         LatpruneError: the exporter cannot write the network.
     """
-    base = export_named(network, network.model)
-    variants = Variants(network, base, match_values(base, network.trace, flat_arrays(network.inputs)))
-    problem = _trial(variants)
+    awake = awaken(copy.deepcopy(network.model)).eval()
+    inputs = lively(network.inputs)
+    trace = record(awake, inputs, fingerprints=True)
+    base = export_named(awake, inputs)
+    if [value.shape for value in trace.values] == [value.shape for value in network.trace.values]:
+        variants = Variants(network, base, match_values(base, trace, flat_arrays(inputs)))
+        problem = _trial(variants, awake, inputs)
+    else:
+        variants = Variants(network, base, {})
+        problem = "its operations depend on the weights' or the inputs' values"
     if problem:
-        log.warning("each variant is exported anew (%s)", problem)
-    return replace(variants, anew_because=problem)
+        log.warning("each variant is exported anew: %s", problem)
+    return replace(variants, base=_with_weights(base, network.model), anew_because=problem)
 
 
-def _trial(variants: Variants) -> str | None:
+def _with_weights(base: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
+    """The same graph with a model's own weights."""
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    filled = _without_weights(base)
+    for tensor in base.graph.initializer:
+        own = tensors.get(tensor.name)
+        if own is None:
+            filled.graph.initializer.append(tensor)
+        else:
+            filled.graph.initializer.append(numpy_helper.from_array(own.detach().cpu().numpy(), tensor.name))
+    return filled
+
+
+def _trial(variants: Variants, awake: nn.Module, inputs: Sequence[Any]) -> str | None:
     """Why the sliced graph is not the shrunk network, or None."""
     network = variants.network
     generator = np.random.default_rng(0)
     remove = {group.name: some_of(group, generator) for group in network.groups if group.size > 1}
     try:
         sliced = variants.sliced(remove)
-        found = list(evaluate(sliced.SerializeToString(), flat_arrays(network.inputs)).values())
+        found = list(evaluate(sliced.SerializeToString(), flat_arrays(inputs)).values())
     except (VariantError, BackendError) as error:
         return str(error).splitlines()[0]
-    difference = largest_difference(found, output_arrays(cut(network.model, network.groups, remove), network.inputs))
-    return None if difference <= SAME else f"its outputs differ by {difference:.1g}"
+    difference = largest_difference(found, output_arrays(cut(awake, network.groups, remove), inputs))
+    return None if difference <= SAME else f"the outputs of a sliced graph differ by {difference:.1g}"

@@ -1,33 +1,34 @@
 """Close the loop between prediction and measurement: solve, measure the network at those widths, correct, solve again.
 
 What is promised is the measured latency. The network that is measured is the exported graph with its weights sliced, timed
-by turns with the unpruned one, so that their ratio does not depend on the machine's drift.
+by turns with the unpruned one, so that their ratio does not depend on the machine's drift; its units' times go into the
+table that the next turn solves with.
 """
 
-import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from lut import LatencyTable, Predictor
 from lut.errors import BackendError, BudgetError
 from lut.records import MeasureConfig
 from profiler.export import write_onnx
+from profiler.inplace import Owners, to_rows
 from profiler.progress import Event, Progress
 from profiler.variants import Variants
 from profiler.worker_client import TimeReply, WorkerClient
 from pruner.cost import Latency
-from pruner.solvers import Limit, Problem, Solution, Solver
-
-log = logging.getLogger(__name__)
+from pruner.solvers import Problem, Solution, Solver
 
 STAGE = "solve and measure"
-MARGIN = 0.02
+MARGIN = 0.03
 """How far under the budget to aim: what is measured twice differs by about this much."""
-USED_AT_LEAST = 0.95
-"""A plan that uses less of the budget than this is solved again while tries are left."""
-TRIES = 6
-LOOP_CONFIG = MeasureConfig(warmup_s=0.1, min_time_s=0.5, max_time_s=6.0, min_samples=24, noise_target=0.006)
+USED_AT_LEAST = 0.96
+"""A plan that uses less of the aim than this is solved again while tries are left."""
+TRIES = 8
+LOOP_RUNS = 40
+LOOP_CONFIG = MeasureConfig(warmup_s=0.1, max_time_s=8.0)
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,33 @@ class Trial:
 
     Attributes:
         solution: widths and the importance they lose.
-        predicted_ms: by the table.
-        measured_ms: the network at these widths, in the machine's state of the unpruned network's measurement.
+        predicted: latency over the unpruned network's, by the table before this trial.
+        ratio: the same, measured by turns.
         noise: of that measurement.
     """
 
     solution: Solution
-    predicted_ms: float
-    measured_ms: float
+    predicted: float
+    ratio: float
     noise: float
 
 
-class Scales:
-    """Times networks against the unpruned one, in one worker."""
+class Bench:
+    """Times networks against the unpruned one, in one worker, and lets the table learn from each.
 
-    def __init__(self, variants: Variants, client: WorkerClient) -> None:
+    Attributes:
+        table: the one that was opened, with the rows of every network measured here.
+        predictor: from that table.
+    """
+
+    def __init__(self, variants: Variants, client: WorkerClient, table: LatencyTable, *, latencies: bool = True) -> None:
+        """Write the unpruned network; without `latencies` nothing is predicted."""
         self.variants = variants
+        self.network = variants.network
         self.client = client
+        self.table = table
+        self.predictor = self._predictor() if latencies else None
+        self._owners = Owners.of(variants)
         self._folder = tempfile.TemporaryDirectory(prefix="latprune-")
         self.unpruned = Path(self._folder.name) / "unpruned.onnx"
         write_onnx(variants.at({}), self.unpruned)
@@ -60,6 +71,9 @@ class Scales:
     def close(self) -> None:
         """Remove the temporary files."""
         self._folder.cleanup()
+
+    def _predictor(self) -> Predictor:
+        return Predictor(self.network.units, self.table, network=self.network.hash)
 
     def time(self, path: Path, config: MeasureConfig, *, reference: bool = True) -> TimeReply:
         """Time an ONNX file, by turns with the unpruned network.
@@ -72,18 +86,38 @@ class Scales:
             raise BackendError(f"The network cannot be measured: {reply.failure}")
         return reply
 
-    def at(self, widths: Mapping[str, int], config: MeasureConfig = LOOP_CONFIG) -> tuple[float, float]:
-        """Ratio of the network at these widths to the unpruned one, and its noise."""
+    def ratio_at(self, widths: Mapping[str, int]) -> tuple[float, float]:
+        """Measure the network at these widths with all its units, and let the table learn from it.
+
+        Returns:
+            Its latency over the unpruned network's, and the noise of that.
+        """
         path = Path(self._folder.name) / "pruned.onnx"
         write_onnx(self.variants.at(self.variants.widths_removal(widths)), path)
-        reply = self.time(path, config)
-        return reply.ratio or 1.0, reply.ratio_noise or reply.noise or 0.0
+        reply = self.client.nodes(path, LOOP_CONFIG, runs=LOOP_RUNS, reference=self.unpruned)
+        if reply.failure is not None or reply.ratio is None or reply.reference_median_ms is None:
+            raise BackendError(f"The network cannot be measured: {reply.failure}")
+        if self.predictor is not None:
+            drift = reply.reference_median_ms / self.unpruned_ms()
+            whole, rows = to_rows(self.network, self._owners, widths, reply, LOOP_CONFIG, drift)
+            self.table = self.table.extended(rows, [whole])
+            self.predictor = self._predictor()
+        return reply.ratio, reply.noise or 0.0
+
+    def unpruned_ms(self) -> float:
+        """The unpruned network's latency in the table's scale: as measured for the table, else as predicted."""
+        full = tuple(sorted(self.network.widths.items()))
+        for known in self.table.networks:
+            if known.network == self.network.hash and known.widths == full and known.median_ms is not None:
+                return float(known.median_ms)
+        assert self.predictor is not None
+        return float(self.predictor.latency_ms(self.network.widths))
 
 
 def solve_measured(
     solver: Solver,
-    problem: Problem,
-    scales: Scales,
+    bench: Bench,
+    problem: Callable[[Predictor, float], Problem],
     *,
     budget_ms: float,
     unpruned_ms: float,
@@ -93,10 +127,10 @@ def solve_measured(
 
     Args:
         solver: any.
-        problem: with every limit; the one on latency is tightened or loosened by what is measured.
-        scales: measures the network at given widths.
+        bench: measures the network at given widths and learns from it.
+        problem: poses the problem from a predictor and a latency limit in the table's scale.
         budget_ms: of one inference.
-        unpruned_ms: the unpruned network's measured latency, the scale on which ratios are read.
+        unpruned_ms: the unpruned network's latency as measured now, the scale of the budget.
         progress: told after each turn.
 
     Returns:
@@ -105,73 +139,59 @@ def solve_measured(
     Raises:
         BudgetError: no plan reaches the budget; the message says what the least is.
     """
-    aim = budget_ms * (1 - MARGIN)
-    limit = next(limit for limit in problem.limits if isinstance(limit.cost, Latency))
-    target = aim
-    within: list[Trial] = []
+    aim = (1 - MARGIN) * budget_ms / unpruned_ms
+    aimed = aim
     trials: list[Trial] = []
     for turn in range(TRIES):
-        solution = solver.solve(_with_latency(problem, limit.cost, target))
-        if not solution.met:
+        predictor = bench.predictor
+        assert predictor is not None
+        full = bench.unpruned_ms()
+        posed = problem(predictor, aimed * full)
+        solution = solver.solve(posed)
+        if not solution.met or any(trial.solution.widths == solution.widths for trial in trials):
             break
-        if any(trial.solution.widths == solution.widths for trial in trials):
-            break
-        ratio, noise = scales.at(solution.widths)
-        trial = Trial(solution, limit.cost.at(solution.widths), ratio * unpruned_ms, noise)
-        trials.append(trial)
-        note = f"predicted {trial.predicted_ms:.3g} ms, measured {trial.measured_ms:.3g} ms of {budget_ms:.3g} ms"
+        predicted = predictor.latency_ms(solution.widths) / full
+        ratio, noise = bench.ratio_at(solution.widths)
+        trials.append(Trial(solution, predicted, ratio, noise))
+        note = f"predicted {predicted:.1%} of the unpruned latency, measured {ratio:.1%}, budget {budget_ms / unpruned_ms:.1%}"
         progress(Event(STAGE, turn + 1, TRIES, note))
-        if trial.measured_ms <= aim:
-            within.append(trial)
-            if trial.measured_ms >= USED_AT_LEAST * budget_ms:
-                break
-        target = _next_target(trials, aim)
+        if USED_AT_LEAST * aim <= ratio <= aim:
+            break
+        aimed = _next_aim(trials, aim)
+    within = [trial for trial in trials if trial.ratio <= aim]
     if not within:
-        raise BudgetError(_least(problem, limit.cost, scales, budget_ms, unpruned_ms, trials))
+        raise BudgetError(_least(posed, bench, budget_ms, unpruned_ms, trials))
     progress(Event(STAGE, TRIES, TRIES))
-    return min(within, key=lambda trial: (trial.solution.lost, -trial.measured_ms))
+    return min(within, key=lambda trial: (trial.solution.lost, trial.ratio))
 
 
-def _with_latency(problem: Problem, cost: object, target: float) -> Problem:
-    limits: Sequence[Limit] = [replace(item, most=target) if item.cost is cost else item for item in problem.limits]
-    return replace(problem, limits=limits)
+def _next_aim(trials: Sequence[Trial], aim: float) -> float:
+    """Where to aim the next prediction so that the measurement comes out just under the aim.
 
-
-def _next_target(trials: Sequence[Trial], aim: float) -> float:
-    """Where to aim the prediction so that the measurement comes out just under the aim.
-
-    The tightest plans on either side of the aim bracket the answer; before there are both, the last ratio of
-    measured to predicted is taken to hold.
+    The table has learned from the last trial, so the error left is small: half of it is taken off, and no trial is
+    repeated.
     """
-    over = [t for t in trials if t.measured_ms > aim]
-    under = [t for t in trials if t.measured_ms <= aim]
     last = trials[-1]
-    scaled = last.predicted_ms * aim / last.measured_ms
-    if over and under:
-        low = max(under, key=lambda t: t.predicted_ms)
-        high = min(over, key=lambda t: t.predicted_ms)
-        if low.predicted_ms < high.predicted_ms:
-            share = (aim - low.measured_ms) / max(high.measured_ms - low.measured_ms, 1e-9)
-            return low.predicted_ms + min(max(share, 0.1), 0.9) * (high.predicted_ms - low.predicted_ms)
-    return scaled * (0.99 if last.measured_ms > aim else 1.0)
+    error = last.ratio / last.predicted
+    tries_over = sum(trial.ratio > aim for trial in trials)
+    if last.ratio > aim:
+        return aim * min(1.0, error**-0.25) * (1 - 0.01 * tries_over)
+    return aim * max(1.0, min(error**-0.25, 1.05))
 
 
-def _least(
-    problem: Problem, cost: object, scales: Scales, budget_ms: float, unpruned_ms: float, trials: Sequence[Trial]
-) -> str:
+def _least(problem: Problem, bench: Bench, budget_ms: float, unpruned_ms: float, trials: Sequence[Trial]) -> str:
     """Say what the least is that any plan reaches, measured."""
     narrowest = problem.narrowest()
-    ratio, _ = scales.at(narrowest)
-    least = min([ratio * unpruned_ms, *(trial.measured_ms for trial in trials)])
-    unlike = [limit for limit in problem.limits if limit.cost is not cost and limit.cost.at(narrowest) > limit.most]
-    if unlike:
-        other = unlike[0]
-        return (
-            f"The budget of {other.most:.4g} {other.cost.unit} ({other.cost.name}) cannot be met: "
-            f"the least that any plan reaches is {other.cost.at(narrowest):.4g} {other.cost.unit}."
-        )
+    for limit in problem.limits:
+        if not isinstance(limit.cost, Latency) and limit.cost.at(narrowest) > limit.most:
+            return (
+                f"The budget of {limit.most:.4g} {limit.cost.unit} ({limit.cost.name}) cannot be met: "
+                f"the least that any plan reaches is {limit.cost.at(narrowest):.4g} {limit.cost.unit}."
+            )
+    ratio, _ = bench.ratio_at(narrowest)
+    least = min([ratio, *(trial.ratio for trial in trials)])
     return (
-        f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured with all groups at their least "
-        f"widths is {least:.4g} ms ({least / unpruned_ms:.0%} of the unpruned network's {unpruned_ms:.4g} ms). "
-        "Allow more, or allow narrower groups (--min-width, --freeze)."
+        f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured, with every group at its least width, is "
+        f"{least * unpruned_ms:.4g} ms ({least:.0%} of the unpruned network's {unpruned_ms:.4g} ms). "
+        "Allow more, or let groups get narrower (--min-width, --freeze)."
     )

@@ -19,7 +19,7 @@ from lut import LatencyTable, Predictor, open_table
 from lut.errors import BudgetError, LatpruneError, TableError
 from lut.records import ChannelGroup, DeviceFingerprint
 from profiler.cut import cut_positions, lost_positions
-from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx, write_onnx
+from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
 from profiler.network import Network, analyze
 from profiler.progress import Event, Progress, silent
 from profiler.variants import prepare
@@ -28,7 +28,7 @@ from pruner.atomic import write_text
 from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs, Memory
 from pruner.deploy import CAREFULLY, MODEL
 from pruner.importance import IMPORTANCES
-from pruner.loop import Scales, solve_measured
+from pruner.loop import Bench, solve_measured
 from pruner.narrow import names_in, narrowed, renamed
 from pruner.plan import PrunePlan
 from pruner.rundir import load_weights, persistent_tensors, save
@@ -258,15 +258,14 @@ class _Job:
         self.state, self.progress = state, progress
         self.names = names_in(model, network.model)
         self.groups = renamed(network.groups, self.names)
-        self.predictor = self._predictor()
         progress(Event("export the network", 0, 1))
-        self.scales = Scales(prepare(network), client)
+        self.bench = Bench(prepare(network), client, table, latencies=budget.on_latency or config.normalize == "latency")
         progress(Event("export the network", 1, 1))
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}
 
     def close(self) -> None:
         """Remove temporary files."""
-        self.scales.close()
+        self.bench.close()
 
     def run(self) -> PruneRun:
         """All stages."""
@@ -288,11 +287,6 @@ class _Job:
         full = self.network.memory(self.network.widths).total_bytes
         return full * (memory / full) ** share if memory else None
 
-    def _predictor(self) -> Predictor | None:
-        if not self.budget.on_latency and self.config.normalize != "latency":
-            return None
-        return Predictor(self.network.units, self.table, network=self.network.hash)
-
     @property
     def widths(self) -> dict[str, int]:
         """Present widths."""
@@ -303,7 +297,7 @@ class _Job:
         if self.state.has("before"):
             return self.state.payload("before")
         self.progress(Event("measure the unpruned network", 0, 1))
-        reply = self.scales.time(self.scales.unpruned, CAREFULLY, reference=False)
+        reply = self.bench.time(self.bench.unpruned, CAREFULLY, reference=False)
         metrics = evaluate(self.task, self.model) if self.task.evaluate else {}
         found = {"measured_ms": reply.median_ms, "noise": reply.noise, "samples": len(reply.samples_ms), "metrics": metrics}
         self.state.complete("before", found)
@@ -355,13 +349,17 @@ class _Job:
     ) -> dict[str, list[int]]:
         """The original choices that each group keeps."""
         budget_ms, memory = limits
-        problem = self._problem(scores, budget_ms, memory)
+
+        def posed(predictor: Predictor, most_ms: float) -> Problem:
+            return self._problem(scores, Limit(Latency(predictor), most_ms), memory)
+
         if budget_ms is not None:
             trial = solve_measured(
-                self.solver, problem, self.scales, budget_ms=budget_ms, unpruned_ms=unpruned_ms, progress=self.progress
+                self.solver, self.bench, posed, budget_ms=budget_ms, unpruned_ms=unpruned_ms, progress=self.progress
             )
             widths = trial.solution.widths
         else:
+            problem = self._problem(scores, None, memory)
             solution = self.solver.solve(problem)
             if not solution.met:
                 least = Memory(self.network.cut.liveness).at(problem.narrowest())
@@ -376,11 +374,11 @@ class _Job:
             kept[name] = sorted(original[int(choice)] for choice in best)
         return kept
 
-    def _problem(self, scores: Mapping[str, NDArray[np.float64]], budget_ms: float | None, memory: float | None) -> Problem:
+    def _problem(
+        self, scores: Mapping[str, NDArray[np.float64]], latency: Limit | None, memory: float | None
+    ) -> Problem:
         units, widths = self.network.units, self.widths
-        limits = []
-        if budget_ms is not None and self.predictor is not None:
-            limits.append(Limit(Latency(self.predictor), budget_ms))
+        limits = [latency] if latency is not None else []
         if memory is not None:
             limits.append(Limit(Memory(self.network.cut.liveness), memory))
         options = {
@@ -400,11 +398,13 @@ class _Job:
         )
 
     def _step(self, group: str) -> int:
-        return self.table.width_step(group, self.network.units, self.network.widths) if self.predictor else 1
+        if self.bench.predictor is None:
+            return 1
+        return self.bench.table.width_step(group, self.network.units, self.network.widths)
 
     def _rank(self) -> Cost:
-        if self.config.normalize == "latency" and self.predictor is not None:
-            return Latency(self.predictor)
+        if self.config.normalize == "latency" and self.bench.predictor is not None:
+            return Latency(self.bench.predictor)
         if self.config.normalize == "flops":
             return Macs(self.network.units)
         if self.config.normalize == "none":
@@ -441,7 +441,7 @@ class _Job:
     def _finish(self, small: nn.Module, before: Mapping[str, Any], budget_ms: float | None, memory: float | None) -> PruneRun:
         """Write, check and measure what came out."""
         out = self.state.folder
-        part, inputs = self.task.deployed(small), self.task.inputs()
+        part, inputs = self.task.deployed(small), lively(self.task.inputs())
         self.progress(Event("export and check", 0, 3))
         write_onnx(to_onnx(part, inputs), out / MODEL)
         reply = self.client.outputs(out / MODEL, flat_arrays(inputs))
@@ -449,7 +449,7 @@ class _Job:
             largest_difference(list(reply.outputs.values()), output_arrays(part, inputs)) if reply.failure is None else float("inf")
         )
         self.progress(Event("export and check", 1, 3))
-        timed = self.scales.time(out / MODEL, CAREFULLY)
+        timed = self.bench.time(out / MODEL, CAREFULLY)
         measured_ms = float(timed.ratio or 1.0) * float(before["measured_ms"])
         metrics = evaluate(self.task, small) if self.task.evaluate else {}
         self.progress(Event("export and check", 2, 3))
@@ -491,10 +491,11 @@ class _Job:
         noise: float | None,
         metrics: Mapping[str, float],
     ) -> dict[str, Any]:
+        predictor = self.bench.predictor
         return {
             "metric": next(iter(metrics.values()), None),
             "metrics": dict(metrics),
-            "predicted_ms": self.predictor.latency_ms(widths) if self.predictor else None,
+            "predicted_ms": predictor.latency_ms(widths) if predictor else None,
             "measured_ms": measured_ms,
             "noise": noise,
             "parameters": sum(parameter.numel() for parameter in part.parameters()),
@@ -503,7 +504,8 @@ class _Job:
         }
 
     def _plan(self, budget_ms: float | None, memory: float | None) -> PrunePlan:
-        total = self.predictor.predict(self.widths).total if self.predictor else None
+        predictor = self.bench.predictor
+        total = predictor.predict(self.widths).total if predictor else None
         removed = lost_positions(self.groups, self._removed())
         return PrunePlan(
             network_hash=self.network.hash,

@@ -14,17 +14,20 @@ from profiler.rules.combining import (
     REDUCTIONS,
     SPATIAL,
     batch_norm,
+    gate,
     group_norm,
     layer_norm,
     pointwise,
     reduction,
     softmax,
     spatial,
+    weight_norm,
 )
 from profiler.rules.contracting import attention, convolution, matmul
 from profiler.rules.moving import (
     CREATIONS,
     MOVES,
+    channel_shuffle,
     concatenate,
     constant_pad,
     embedding,
@@ -63,6 +66,9 @@ RULES: tuple[tuple[Callable[[Step], bool], Rule], ...] = (
     (_named({"native_group_norm"}), group_norm),
     (_named(ATTENTIONS), attention),
     (_named({"_softmax", "_log_softmax", "softmax", "log_softmax"}), softmax),
+    (_named({"glu"}), gate),
+    (_named({"_weight_norm_interface", "_weight_norm"}), weight_norm),
+    (_named({"channel_shuffle", "native_channel_shuffle"}), channel_shuffle),
     (_named({"cat", "stack"}), concatenate),
     (_named({"constant_pad_nd"}), constant_pad),
     (_named({"split", "split_with_sizes"}), split),
@@ -101,13 +107,15 @@ def propagate(trace: Trace, labels: Labels, inputs_frozen: str = "it is the netw
         layers[number] = [along(labels.fresh(shape[axis]), axis, shape)] if shape else []
         labels.freeze(layers[number], inputs_frozen)
         labels.hide(layers[number])
+    makers: dict[int, Step] = {}
     for step in trace.steps:
-        found = rule_for(step)(Site(trace, step, labels, layers))
+        found = rule_for(step)(Site(trace, step, labels, layers, makers))
+        makers.update((number, step) for number in step.outputs if number is not None)
         layers.update(
             (number, own) for number, own in zip(step.outputs, found, strict=False) if number is not None
         )
     if trace.steps:
-        site = Site(trace, trace.steps[-1], labels, layers)
+        site = Site(trace, trace.steps[-1], labels, layers, makers)
         for number in trace.outputs:
             labels.freeze(site.of(Ref(number)), "they reach the network's output")
     return layers

@@ -25,6 +25,17 @@ def pointwise(site: Site) -> list[Layers]:
     return site.each(meet(site, refs_in((site.step.args, dict(site.step.kwargs))), site.shape()))
 
 
+def gate(site: Site) -> list[Layers]:
+    """GLU: one half gates the other."""
+    dimension = int(site.argument(1, "dim", -1))
+    output: Layers = []
+    for layer in site.of(site.step.args[0]):
+        first, second = layer.chunk(2, dimension)
+        site.labels.unite(first, second)
+        output.append(first)
+    return [output]
+
+
 def batch_norm(site: Site) -> list[Layers]:
     """BatchNorm: each channel by itself."""
     source = site.of(site.step.args[0])
@@ -36,6 +47,15 @@ def batch_norm(site: Site) -> list[Layers]:
             for item in own:
                 site.labels.unite(item, along(compact(layer).reshape(-1), 1, item.shape))
     return site.alone(source)
+
+
+def weight_norm(site: Site) -> list[Layers]:
+    """Weight normalisation: each slice along one dimension has its own length, taken over all other dimensions."""
+    source, length = site.step.args[:2]
+    dimension = int(site.argument(2, "dim", 0))
+    across = [layer for layer in site.of(source) if set(varying(layer)) - {dimension}]
+    site.labels.soften(across, f"{site.where} normalises across them")
+    return site.alone(meet(site, [source, length], site.shape()))
 
 
 def layer_norm(site: Site) -> list[Layers]:
@@ -52,7 +72,7 @@ def layer_norm(site: Site) -> list[Layers]:
 def group_norm(site: Site) -> list[Layers]:
     """GroupNorm: a whole part goes exactly; with one part the channels share their statistics."""
     source, weight, bias = site.step.args[:3]
-    groups = int(site.step.args[7])
+    groups = int(site.step.args[6])
     own = [layer for layer in site.of(source) if 1 in varying(layer)]
     for layer in own:
         vector = site.labels.only_along(layer, 1)

@@ -26,7 +26,8 @@ def convolution(site: Site) -> list[Layers]:
     source, weight, bias = site.step.args[:3]
     transposed, groups = bool(site.step.args[6]), int(site.step.args[8])
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
-    site.freeze((layer for layer in site.of(source) if set(varying(layer)) - {0, 1}), "slides over them")
+    slid = (layer for layer in site.of(source) if varying(layer) and 1 not in varying(layer))
+    site.freeze(slid, "slides over them")
     site.labels.hide([layer for layer in site.of(weight) if not {0, 1} & set(varying(layer))])
     ends = _Ends(columns(site, source, 1), columns(site, weight, in_dim), columns(site, weight, out_dim))
     if groups == 1:
@@ -38,14 +39,12 @@ def convolution(site: Site) -> list[Layers]:
         leaving = _grouped_transposed(site, ends, groups)
     else:
         leaving = _grouped(site, ends, groups)
-    output = [layer for layer in site.of(source) if varying(layer) == (0,)]
-    output = [layer.narrow(1, 0, 1).narrow(2, 0, 1).expand(site.shape()) for layer in output if layer.dim() == 3]
     for layer in site.of(bias):
         if leaving is not None:
             site.labels.unite(layer, leaving)
         else:
             site.freeze([layer], "adds them to a tensor whose size is fixed")
-    return [[*output, along(leaving, 1, site.shape())] if leaving is not None else output]
+    return [[along(leaving, 1, site.shape())] if leaving is not None else []]
 
 
 def _contract(site: Site, ends: _Ends) -> None:

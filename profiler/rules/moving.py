@@ -13,9 +13,9 @@ from profiler.trace import Ref, Step
 MOVES = frozenset(
     "view _unsafe_view reshape permute transpose t expand chunk slice select unbind "
     "unsqueeze squeeze clone contiguous alias detach detach_ _to_copy to lift lift_fresh flip roll pixel_shuffle "
-    "pixel_unshuffle channel_shuffle repeat unfold im2col narrow movedim diagonal rot90 tril triu "
+    "pixel_unshuffle repeat unfold im2col narrow movedim diagonal rot90 tril triu "
     "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-    "upsample_nearest1d upsample_nearest2d upsample_nearest3d native_channel_shuffle swapaxes flatten squeeze_ "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d swapaxes flatten squeeze_ "
     "unsqueeze_ transpose_ t_ repeat_interleave".split()
 )
 CREATIONS = frozenset(
@@ -92,6 +92,14 @@ def split(site: Site) -> list[Layers]:
     return outputs
 
 
+def channel_shuffle(site: Site) -> list[Layers]:
+    """Channel shuffle as one operation: its number of parts stays, so the same place in each part goes."""
+    for layer in site.of(site.step.args[0]):
+        if 1 in varying(layer):
+            site.labels.tie(site.labels.only_along(layer, 1).reshape(int(site.step.args[1]), -1), [0])
+    return move(site)
+
+
 def restride(site: Site) -> list[Layers]:
     """`as_strided` to the same shape only changes the memory's order."""
     if site.shape() == site.value(site.step.args[0]).shape:
@@ -124,19 +132,28 @@ def concatenate(site: Site) -> list[Layers]:
     output: Layers = []
     for wanted in dict.fromkeys(kind(layer) for layers in joined for layer in layers):
         parts = [next((layer for layer in layers if kind(layer) == wanted), None) for layers in joined]
-        known = [part for part in parts if part is not None]
         if wanted != (dimension,):
-            first = known[0].narrow(dimension, 0, 1)
-            for part in known:
-                site.labels.unite(part, first.expand(part.shape))
-            if len(known) < len(parts):
-                site.freeze(known, "joins them with a tensor whose size is fixed")
+            output.extend(_beside(site, parts, dimension))
+            continue
         filled = [
             part if part is not None else torch.zeros((), dtype=torch.int64).expand(size)
             for part, size in zip(parts, sizes, strict=True)
         ]
         output.append(compress(torch.cat(filled, dim=dimension)))
     return [output]
+
+
+def _beside(site: Site, parts: list[Tensor | None], dimension: int) -> Layers:
+    """Labels of joined tensors along another dimension than the joined one: all are the first one's."""
+    known = [part for part in parts if part is not None]
+    first = known[0].narrow(dimension, 0, 1)
+    for part in known:
+        site.labels.unite(part, first.expand(part.shape))
+        first = torch.where(first == 0, part.narrow(dimension, 0, 1), first) if bool((first == 0).any()) else first
+    if len(known) < len(parts):
+        site.freeze(known, "joins them with a tensor whose size is fixed")
+        return []
+    return [first.expand(site.shape())]
 
 
 def index(site: Site) -> list[Layers]:

@@ -1,6 +1,6 @@
 """One step of the trace with the labels that reach it, and what all rules share: combining, joining and refusing."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Site:
     step: Step
     labels: Labels
     layers: dict[int, Layers]
+    makers: Mapping[int, Step]
 
     def value(self, argument: Ref) -> Value:
         """The traced value behind an argument."""
@@ -43,6 +44,14 @@ class Site:
         if len(self.step.args) > position:
             return self.step.args[position]
         return self.step.kwargs.get(name, default)
+
+    def stretched(self, argument: Ref, dimension: int) -> bool:
+        """Whether a dimension (counted from the end) was made by expanding one of length 1: its size is free."""
+        maker = self.makers.get(argument.index)
+        if maker is None or maker.name not in {"expand", "expand_as"}:
+            return False
+        before = self.value(maker.args[0]).shape
+        return -dimension > len(before) or before[dimension] == 1
 
     @property
     def refs(self) -> list[Ref]:
@@ -101,12 +110,14 @@ def meet(site: Site, arguments: Sequence[Any], shape: Sequence[int]) -> Layers:
     Labels that cannot go are not carried on: what follows sees a tensor whose size is fixed.
     """
     operands: list[tuple[list[int], Layers]] = []
+    rank = len(shape)
     for argument in arguments:
         if isinstance(argument, Ref):
             own = site.value(argument).shape
-            full = [1] * (len(shape) - len(own)) + list(own)
-            operands.append((full, [layer.reshape(full) if list(layer.shape) != full else layer
-                                    for layer in site.of(argument)]))  # fmt: skip
+            full = [1] * (rank - len(own)) + list(own)
+            layers = [layer.reshape(full) if list(layer.shape) != full else layer for layer in site.of(argument)]
+            sizes = [1 if n > 1 and site.stretched(argument, d - rank) else n for d, n in enumerate(full)]
+            operands.append((sizes, layers))
     combined: Layers = []
     for _, layers in operands:
         for layer in layers:
@@ -116,8 +127,8 @@ def meet(site: Site, arguments: Sequence[Any], shape: Sequence[int]) -> Layers:
     for layer in combined:
         dims = set(varying(layer))
         if any(
-            any(full[d] > 1 for d in dims) and not any(dims & set(varying(own)) for own in layers)
-            for full, layers in operands
+            any(sizes[d] > 1 for d in dims) and not any(dims & set(varying(own)) for own in layers)
+            for sizes, layers in operands
         ):
             site.freeze([layer], FIXED)
         else:
@@ -163,8 +174,13 @@ def create(site: Site) -> list[Layers]:
 
 
 def columns(site: Site, argument: Any, dimension: int) -> Tensor | None:
-    """The labels of an operand along one dimension, tied along the others; None where it has none."""
-    for layer in site.of(argument):
-        if dimension in varying(layer):
-            return site.labels.only_along(layer, dimension)
-    return None
+    """The labels of an operand along one dimension, tied along the others; None where it has none.
+
+    Where several kinds stand along it (an outer product, flattened), only the most numerous can be removed.
+    """
+    found = [layer for layer in site.of(argument) if dimension in varying(layer)]
+    if not found:
+        return None
+    kept = max(found, key=lambda layer: len(compact(layer).unique())) if len(found) > 1 else found[0]
+    site.freeze((layer for layer in found if layer is not kept), "takes them in crossed with others")
+    return site.labels.only_along(kept, dimension)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lut import BackendError
+from profiler.backends import get_backend
 from pruner.commands.options import BackendName, Batch, Input, Json, Precision, Threads, find_task
 from pruner.commands.output import print_json, results
 from pruner.commands.parsing import OptionError
@@ -39,6 +41,7 @@ def measure(
             "Leave it out; the precision of a FILE stands in the file"
         )
     with working() as progress:
+        _check_backend(backend)
         from pruner.deploy import measure as run
 
         with _file(target, input, batch, progress) as path:
@@ -53,6 +56,13 @@ def measure(
     console.print(f"{format_ms(found['measured_ms'], found['noise'])} ({spread}) on {found['backend']}")
     if found.get("total_bytes") is not None:
         console.print(memory_line(found))
+
+
+def _check_backend(name: str) -> None:
+    """Refuse a runtime that cannot measure here, before a network is exported for it."""
+    status = get_backend(name).status()
+    if "measures" not in status.abilities:
+        raise BackendError(status.why_not or f"The backend {name} cannot measure on this machine.")
 
 
 @contextlib.contextmanager

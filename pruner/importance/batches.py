@@ -110,8 +110,8 @@ class SumCheck:
         self.done = True
         if abs(twice - once) < abs(twice - 2 * once):
             raise TaskError(
-                f"loss() is a mean over samples: it is {float(once):.4g} for a batch and {float(twice):.4g} for the same "
-                'one twice. Let it give the sum or one value a sample, for example with reduction="none".'
+                f"loss() is a mean over samples: it is {float(once):.4g} for a batch and {float(twice):.4g} for that "
+                'batch twice. Let it give the sum or one value a sample, for example with reduction="none".'
             )
 
 

@@ -21,7 +21,7 @@ networks = st.builds(
     two_inputs=st.booleans(),
 )
 few = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
 )
 
 
@@ -71,7 +71,7 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(network: RandomNetwo
     assert sum(p.numel() for p in shrunk.parameters()) < sum(p.numel() for p in model.parameters()) or not exact
 
 
-@settings(few, max_examples=10)
+@settings(few, max_examples=6)
 @given(network=networks, seed=st.integers(0, 2**16))
 def test_gradients_flow_through_a_shrunk_network(network: RandomNetwork, seed: int) -> None:
     groups = find_groups(network, inputs_of(network))
@@ -84,7 +84,7 @@ def test_gradients_flow_through_a_shrunk_network(network: RandomNetwork, seed: i
     assert all(p.grad is None for p in network.parameters())
 
 
-@settings(few, max_examples=10)
+@settings(few, max_examples=6)
 @given(network=networks, seed=st.integers(0, 2**16))
 def test_cutting_leaves_the_original_untouched(network: RandomNetwork, seed: int) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

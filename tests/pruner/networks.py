@@ -93,6 +93,17 @@ class EqualPartsNet(WholePartsNet):
     parts = 2
 
 
+class Product(nn.Module):
+    """A product with a transposed weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 7) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t()
+
+
 class TransposedNet(nn.Module):
     """A transposed convolution, a one-dimensional one, and a product with a transposed weight."""
 
@@ -101,11 +112,11 @@ class TransposedNet(nn.Module):
         self.stem = nn.Conv2d(3, 6, 1)
         self.up = nn.ConvTranspose2d(6, 5, 2, stride=2)
         self.line = nn.Conv1d(5, 7, 3)
-        self.weight = nn.Parameter(torch.randn(4, 7) / 3)
+        self.product = Product()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.up(self.stem(x).tanh()).tanh().mean(3)
-        return self.line(x).tanh().mean(2) @ self.weight.t()
+        return self.product(self.line(x).tanh().mean(2))
 
 
 NETWORKS: list[Callable[[], nn.Module]] = [

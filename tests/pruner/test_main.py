@@ -214,6 +214,7 @@ def test_our_own_bug_keeps_its_traceback(pruning: Callable[[Answer], list[dict[s
         ("prune net.py --table t.db --out run --budget 8ms --rounds 0", "--rounds"),
         ("profile net.py --table t.db --precision int8", "fp32"),
         ("measure net.onnx", "net.onnx"),
+        ("measure net.py --backend abacus", "onnxruntime, tensorrt"),
         ("measure . --batch 4", "--batch"),
         ("export run --backend tensorrt-rtx --compute-capability 86", "8.6"),
         ("export run --backend tensorrt-rtx --device abacus", "--compute-capability"),
