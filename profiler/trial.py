@@ -101,8 +101,8 @@ class _Trial:
         return True
 
     def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        torch.manual_seed(0)
         with torch.no_grad(), undisturbed(model), warnings.catch_warnings():
+            torch.manual_seed(0)
             warnings.simplefilter("ignore")
             return model(*inputs)
 

@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as error:
             resumable = ctx.invoked_subcommand in RESUMABLE
             complain("stopped; the same command goes on from here" if resumable else "stopped")
-            # When the interrupt left code that exec() ran (PyTorch's exporter does that), CPython would end by the signal
+            # When the interrupt left code that exec() ran (PyTorch's exporter does so), CPython would end by the signal
             # and not with our code. Running another string takes that back (pythonrun.c, unhandled_keyboard_interrupt).
             exec("")
             raise typer.Exit(STOPPED) from error
