@@ -157,6 +157,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class SizeAttribute:
+    """A number in a module that counts a group's channels, and must follow when they go.
+
+    Attributes:
+        module, attribute: where it stands; `item` is the place in a tuple or list, or -1 for a plain integer.
+        each: how much it loses for each choice that goes.
+    """
+
+    module: str
+    attribute: str
+    item: int
+    each: int
+
+
+@dataclass(frozen=True)
 class ChannelGroup:
     """Channels that hang together: to remove choice i, every member loses the positions tied to i.
 
@@ -166,6 +181,7 @@ class ChannelGroup:
         members: every parameter and buffer dimension concerned (of a frozen group too, with `indices` by choice).
         frozen_because: why nothing can be removed, or None.
         approximate_because: why the shrunk network is not exactly the masked one, or None.
+        attributes: numbers in the network's modules that follow the group's width (`num_heads` …).
     """
 
     name: str
@@ -173,6 +189,7 @@ class ChannelGroup:
     members: tuple[Member, ...]
     frozen_because: str | None = None
     approximate_because: str | None = None
+    attributes: tuple[SizeAttribute, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,11 @@ Removal = Mapping[str, Collection[int]]
 """For each group's name the choices that go."""
 
 Lost = Mapping[str, Mapping[int, Sequence[int]]]
-"""For each parameter's or buffer's name and dimension the positions that go."""
+"""For each parameter's or buffer's name and dimension the positions that go.
+
+A number in a module (`SizeAttribute`) stands among them by its name, with its place in a tuple (or -1) as the dimension
+and as many positions as it loses.
+"""
 
 TINY = 1e-12
 """Stands for zero where a weight is divided by its own length."""
@@ -50,6 +54,10 @@ def lost_positions(groups: Iterable[ChannelGroup], remove: Removal) -> dict[str,
             raise ValueError(f"group {name!r} would lose all of its {group.size} channels")
         for member in group.members:
             lost[member.parameter][member.dimension].update(p for choice in choices for p in member.indices[choice])
+        for number in group.attributes:
+            counted = lost[f"{number.module}.{number.attribute}".lstrip(".")][number.item]
+            start = max(counted, default=-1) + 1
+            counted.update(range(start, start + number.each * len(set(choices))))
     return {name: {d: sorted(at) for d, at in dims.items()} for name, dims in lost.items()}
 
 
@@ -92,6 +100,27 @@ def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, sh
     return cut_positions(model, lost_positions(groups, remove), share=share)
 
 
+def number_in(model: nn.Module, name: str) -> Any:
+    """The integer, or tuple of integers, that stands under this name in one of the model's modules; else None."""
+    path, _, attribute = name.rpartition(".")
+    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    value = vars(module).get(attribute) if module is not None else None
+    return value if type(value) is int or isinstance(value, tuple | list) else None
+
+
+def _lower(model: nn.Module, name: str, lost: Mapping[int, Sequence[int]], old: Any) -> None:
+    """Let a number in a module follow what is lost (in the copy; `old` is the original's)."""
+    path, _, attribute = name.rpartition(".")
+    module = model.get_submodule(path)
+    for place, gone in lost.items():
+        if place < 0:
+            setattr(module, attribute, old - len(gone))
+        else:
+            now = list(getattr(module, attribute))
+            now[place] = old[place] - len(gone)
+            setattr(module, attribute, type(old)(now))
+
+
 def cut_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Module:
     """Give back a copy of the network without these positions of its parameters; the original is untouched.
 
@@ -104,7 +133,10 @@ def cut_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Mo
     smaller = copy_sharing(model, tensors.values() if share else [tensors[name] for name in lost if name in tensors])
     owners = _owners(smaller)
     resized: dict[nn.Module, list[_Change]] = defaultdict(list)
+    numbers = {name: number_in(model, name) for name in lost if name not in owners}
     for name, dims in lost.items():
+        if numbers.get(name) is not None:
+            continue
         if name not in owners:
             raise LatpruneError(f"The network has no parameter {name!r}: its groups belong to another network.")
         old = tensors[name]
@@ -118,6 +150,8 @@ def cut_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Mo
             resized[smaller.get_submodule(path.partition("parametrizations.")[0].rstrip("."))].append(change)
     for module, changes in resized.items():
         _follow(module, changes)
+    for name, old in numbers.items():
+        _lower(smaller, name, lost[name], old)
     return smaller
 
 

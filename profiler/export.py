@@ -50,7 +50,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Any], *, optimize: bool = True) -
         model.eval()
         try:
             program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=optimize, verbose=False)
-        except Exception as error:  # noqa: BLE001 - the exporter raises whatever its passes raise
+        except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {first}") from error
         if program is None:
@@ -73,7 +73,12 @@ def lively(inputs: Sequence[Any], seed: int = 0) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(seed)
 
     def wake(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point or leaf.numel() < 2 or leaf.min() != leaf.max():
+        if (
+            not isinstance(leaf, Tensor)
+            or not leaf.dtype.is_floating_point
+            or leaf.numel() < 2
+            or leaf.min() != leaf.max()
+        ):
             return leaf
         return torch.randn(leaf.shape, generator=generator).to(leaf)
 
@@ -82,7 +87,9 @@ def lively(inputs: Sequence[Any], seed: int = 0) -> tuple[Any, ...]:
 
 def flat_arrays(value: Any) -> list[NDArray[Any]]:
     """The tensors of a nested argument or output, in order, as numpy arrays."""
-    return [np.ascontiguousarray(leaf.detach().cpu().numpy()) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return [
+        np.ascontiguousarray(leaf.detach().cpu().numpy()) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)
+    ]
 
 
 def output_arrays(model: nn.Module, inputs: Sequence[Any]) -> list[NDArray[Any]]:

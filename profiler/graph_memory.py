@@ -30,7 +30,8 @@ def graph_memory(model: onnx.ModelProto, workspace_bytes: int = 0) -> Memory:
     constants = {tensor.name for tensor in graph.initializer}
     weights = sum(prod(t.dims) * _item_bytes(t.data_type) for t in graph.initializer if t.data_type in _FLOATS)
     sizes = {
-        value.name: prod(d.dim_value for d in value.type.tensor_type.shape.dim) * _item_bytes(value.type.tensor_type.elem_type)
+        value.name: prod(d.dim_value for d in value.type.tensor_type.shape.dim)
+        * _item_bytes(value.type.tensor_type.elem_type)
         for value in [*graph.value_info, *graph.input, *graph.output]
         if all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
     }
@@ -67,7 +68,9 @@ def graph_memory(model: onnx.ModelProto, workspace_bytes: int = 0) -> Memory:
     return Memory(weights, peak, workspace_bytes, traffic)
 
 
-_FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE})
+_FLOATS = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+)
 
 
 def _item_bytes(kind: int) -> int:

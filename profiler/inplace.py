@@ -1,7 +1,7 @@
 """Turn a runtime's per-node times of one whole run into rows of the table: each node's time goes to its unit.
 
-A node is known by the graph's value that it writes or stems from; a value that no unit owns goes with the unit that reads
-it. A unit's time is that of all the nodes it became, layout changes included.
+A node is known by the graph's value that it writes or stems from; a value that no unit owns goes with the unit that
+reads it. A unit's time is that of all the nodes it became, layout changes included.
 """
 
 from collections import defaultdict
@@ -33,9 +33,7 @@ class Owners:
         """Read the owners off the matched values; a value in between belongs to the unit that reads it."""
         graph = variants.base.graph
         owner = variants.network.cut.owner
-        found = {
-            name: owner[value] for name, value in variants.value_of.items() if value in owner
-        }
+        found = {name: owner[value] for name, value in variants.value_of.items() if value in owner}
         for node in reversed(graph.node):
             known = next((found[name] for name in node.output if name in found), None)
             if known is None:
@@ -51,7 +49,9 @@ def _read_by(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[str]:
     return [output for other in graph.node if made & set(other.input) for output in other.output]
 
 
-def unit_times(owners: Owners, nodes: Sequence[NodeTime], overhead_ms: float, units: int) -> tuple[list[list[float]], float]:
+def unit_times(
+    owners: Owners, nodes: Sequence[NodeTime], overhead_ms: float, units: int
+) -> tuple[list[list[float]], float]:
     """Add up the nodes of each unit, run by run.
 
     Args:
@@ -115,7 +115,14 @@ def to_rows(
         for median, noise, times in by_spec.pop(spec, []):
             rows.append(
                 Measurement(
-                    spec, config, tuple(times), median, noise, "in place", clocks_mhz=reply.clocks_mhz, discarded=reply.discarded
+                    spec,
+                    config,
+                    tuple(times),
+                    median,
+                    noise,
+                    "in place",
+                    clocks_mhz=reply.clocks_mhz,
+                    discarded=reply.discarded,
                 )
             )
     whole = NetworkMeasurement(

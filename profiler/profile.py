@@ -1,7 +1,7 @@
 """Fill a device's table: measure whole networks at sampled widths, and take every unit's time in place from each run.
 
-Each network that is measured is first predicted from what the table holds; measuring ends when those predictions have been
-good for a while. A network and its rows are stored in one transaction, so that nothing finished is ever lost.
+Each network is first predicted from what the table holds, then measured; measuring ends when these predictions have
+been good for a while. A network and its rows are stored in one transaction, so that nothing finished is ever lost.
 """
 
 import tempfile
@@ -215,7 +215,9 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
             stopped = f"{config.max_time_s:.0f} s are over"
             break
         error = session.recent_error()
-        enough = len(session.known) >= config.networks_min and len(session.errors) >= min(RECENT, config.networks_min // 2)
+        enough = len(session.known) >= config.networks_min and len(session.errors) >= min(
+            RECENT, config.networks_min // 2
+        )
         if enough and error is not None and error <= config.target_error:
             stopped = f"predictions are good enough ({error:.1%})"
             break

@@ -6,7 +6,9 @@ real one in double precision on awake weights, on smaller pictures where the net
 
 import copy
 import logging
+import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +21,7 @@ from torch.utils._pytree import tree_map
 from lut.records import ChannelGroup
 from profiler.cut import Removal, awaken, copy_sharing, cut, relative_difference, zero
 from profiler.groups import Structure, doubled, read_structure
+from profiler.repair import with_attributes
 from profiler.trace import undisturbed
 
 log = logging.getLogger(__name__)
@@ -195,25 +198,56 @@ def _culprits(fails: Failure, groups: Sequence[ChannelGroup], reason: str) -> di
     return found or {group.name: reason for group in groups}
 
 
+def _frozen(group: ChannelGroup, reason: str) -> ChannelGroup:
+    return replace(group, size=0, frozen_because=reason, attributes=())
+
+
+def _alike(groups: Sequence[ChannelGroup]) -> list[list[ChannelGroup]]:
+    """The groups by kind: those whose parameters have the same names but for the numbers in them."""
+    kinds: dict[tuple[tuple[str, int], ...], list[ChannelGroup]] = defaultdict(list)
+    for group in groups:
+        kinds[tuple((re.sub(r"\d+", "#", m.parameter), m.dimension) for m in group.members)].append(group)
+    return list(kinds.values())
+
+
+def _judged(fails: Failure, kind: list[ChannelGroup]) -> list[ChannelGroup]:
+    """Groups of one kind as they can stay: as they are, without guessed numbers, or frozen.
+
+    Where the first and the last of a kind fail alone, the whole kind is frozen.
+    """
+    failure = fails(kind)
+    if failure is not None and any(group.attributes for group in kind):
+        kind = [replace(group, attributes=()) for group in kind]
+        failure = fails(kind)
+    if failure is None:
+        return kind
+    alone = [fails([group]) for group in (kind[0], kind[-1])] if len(kind) > 1 else [failure]
+    if all(alone):
+        return [_frozen(group, str(alone[0])) for group in kind]
+    wrong = _culprits(fails, kind, failure)
+    return [_frozen(group, wrong[group.name]) if group.name in wrong else group for group in kind]
+
+
 def _sift(fails: Failure, groups: tuple[ChannelGroup, ...]) -> tuple[ChannelGroup, ...]:
-    """Freeze groups until what is left passes together."""
+    """Drop guessed numbers, and freeze groups, until what is left passes together."""
     while True:
         prunable = [group for group in groups if not group.frozen_because]
         failure = fails(prunable) if prunable else None
         if failure is None:
             return groups
-        wrong = _culprits(fails, prunable, failure)
-        groups = tuple(
-            replace(group, size=0, frozen_because=wrong[group.name]) if group.name in wrong else group
-            for group in groups
-        )
+        judged = [group for kind in _alike(prunable) for group in _judged(fails, kind)]
+        if all(group in prunable for group in judged):
+            wrong = _culprits(fails, prunable, failure)
+            judged = [_frozen(group, wrong[group.name]) for group in prunable if group.name in wrong]
+        by_name = {group.name: group for group in judged}
+        groups = tuple(by_name.get(group.name, group) for group in groups)
 
 
 def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure) -> Structure:
     """Freeze every group whose removal fails on a shrunk copy; the rest is proved to run together."""
-    groups = structure.groups
-    if all(group.frozen_because for group in groups):
+    if all(group.frozen_because for group in structure.groups):
         return structure
+    groups = with_attributes(model, structure)
     trial = _Trial(model, inputs, bool(structure.trace.unseen))
     if trial.dries:
         groups = _sift(trial.dry_failure, groups)

@@ -183,7 +183,7 @@ def match_values(model: onnx.ModelProto, trace: Trace, inputs: Sequence[NDArray[
         if not isinstance(array, np.ndarray) or array.dtype != np.float32:
             continue
         seen = fingerprint(torch.from_numpy(array))
-        best = min(by_shape[array.shape], key=lambda index: _distance(seen, trace.values[index].print), default=None)  # noqa: B023
+        best = min(by_shape[array.shape], key=lambda index: _distance(seen, trace.values[index].print), default=None)
         if best is not None and _distance(seen, trace.values[best].print) <= PRINT_TOLERANCE:
             found[name] = best
     return found
@@ -213,8 +213,8 @@ def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
 def prepare(network: Network) -> Variants:
     """Export a network once, for writing it at any widths, and prove it at one random, uneven removal.
 
-    Matching and proof are done on an awake copy (random weights, no constant inputs), so that no two values look alike by
-    chance; then the real weights take their places.
+    Matching and proof are done on an awake copy (random weights, no constant inputs), so that no two values look alike
+    by chance; then the real weights take their places.
 
     Raises:
         LatpruneError: the exporter cannot write the network.

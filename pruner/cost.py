@@ -1,4 +1,4 @@
-"""What widths cost: latency from the measured table, memory, multiply-adds or channels, each as a function of widths."""
+"""What widths cost: latency from the measured table, memory, multiply-adds or channels, each a function of widths."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

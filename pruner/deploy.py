@@ -85,7 +85,9 @@ def run_model(run: Path) -> Path:
         raise RunError(f"There is no run {run}.")
     path = run / MODEL
     if not (run / "result.json").is_file() or not path.is_file():
-        raise RunError(f"{run} holds no finished run (no result.json). Finish it: the same latprune prune command goes on.")
+        raise RunError(
+            f"{run} holds no finished run (no result.json). Finish it: the same latprune prune command goes on."
+        )
     return path
 
 
@@ -115,7 +117,9 @@ def export_run(
     if not status.installed:
         raise BackendError(status.why_not or f"The backend {backend} is not installed.")
     builds = "builds" in status.abilities
-    target = out or (run / f"model-{'-'.join(f'cc{c}' for c in compute_capabilities)}.engine" if builds else run / "deploy.onnx")
+    target = out or (
+        run / f"model-{'-'.join(f'cc{c}' for c in compute_capabilities)}.engine" if builds else run / "deploy.onnx"
+    )
     if not target.parent.is_dir():
         raise LatpruneError(f"There is no folder {target.parent} to write {target.name} into.")
     if not builds:
@@ -208,7 +212,7 @@ def measure(
         memory = graph_memory(onnx.load(path))
     except LatpruneError:
         raise
-    except Exception as error:  # noqa: BLE001 - protobuf and the checker raise whatever they meet in a foreign file
+    except Exception as error:
         raise LatpruneError(f"{path} is not an ONNX file that can be read ({type(error).__name__}).") from error
     progress(Event("measure", 0, 1))
     with WorkerClient(backend, threads=threads) as client:

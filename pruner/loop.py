@@ -1,8 +1,8 @@
 """Close the loop between prediction and measurement: solve, measure the network at those widths, correct, solve again.
 
-What is promised is the measured latency. The network that is measured is the exported graph with its weights sliced, timed
-by turns with the unpruned one, so that their ratio does not depend on the machine's drift; its units' times go into the
-table that the next turn solves with.
+What is promised is the measured latency. The network that is measured is the exported graph with its weights sliced,
+timed by turns with the unpruned one, so that their ratio does not depend on the machine's drift; its units' times go
+into the table that the next turn solves with.
 """
 
 import tempfile
@@ -27,6 +27,9 @@ MARGIN = 0.03
 USED_AT_LEAST = 0.96
 """A plan that uses less of the aim than this is solved again while tries are left."""
 TRIES = 8
+OVERSHOOT = 0.01
+"""By how much each trial over the aim tightens the next."""
+LOOSEN_AT_MOST = 1.05
 LOOP_RUNS = 40
 LOOP_CONFIG = MeasureConfig(warmup_s=0.1, max_time_s=8.0)
 
@@ -56,7 +59,9 @@ class Bench:
         predictor: from that table.
     """
 
-    def __init__(self, variants: Variants, client: WorkerClient, table: LatencyTable, *, latencies: bool = True) -> None:
+    def __init__(
+        self, variants: Variants, client: WorkerClient, table: LatencyTable, *, latencies: bool = True
+    ) -> None:
         """Write the unpruned network; without `latencies` nothing is predicted."""
         self.variants = variants
         self.network = variants.network
@@ -153,7 +158,8 @@ def solve_measured(
         predicted = predictor.latency_ms(solution.widths) / full
         ratio, noise = bench.ratio_at(solution.widths)
         trials.append(Trial(solution, predicted, ratio, noise))
-        note = f"predicted {predicted:.1%} of the unpruned latency, measured {ratio:.1%}, budget {budget_ms / unpruned_ms:.1%}"
+        share = budget_ms / unpruned_ms
+        note = f"predicted {predicted:.1%} of the unpruned latency, measured {ratio:.1%}, budget {share:.1%}"
         progress(Event(STAGE, turn + 1, TRIES, note))
         if USED_AT_LEAST * aim <= ratio <= aim:
             break
@@ -168,15 +174,14 @@ def solve_measured(
 def _next_aim(trials: Sequence[Trial], aim: float) -> float:
     """Where to aim the next prediction so that the measurement comes out just under the aim.
 
-    The table has learned from the last trial, so the error left is small: half of it is taken off, and no trial is
-    repeated.
+    The table has learned from the last trial, so that solving again with the same aim mostly suffices. A solver likes
+    plans that are predicted too fast, though: each trial that came out over tightens the aim a little; one that came
+    out under loosens it by half of what was left.
     """
     last = trials[-1]
-    error = last.ratio / last.predicted
-    tries_over = sum(trial.ratio > aim for trial in trials)
     if last.ratio > aim:
-        return aim * min(1.0, error**-0.25) * (1 - 0.01 * tries_over)
-    return aim * max(1.0, min(error**-0.25, 1.05))
+        return aim * (1 - OVERSHOOT * sum(trial.ratio > aim for trial in trials))
+    return aim * min(1 + (aim / last.ratio - 1) / 2, LOOSEN_AT_MOST)
 
 
 def _least(problem: Problem, bench: Bench, budget_ms: float, unpruned_ms: float, trials: Sequence[Trial]) -> str:
@@ -191,7 +196,7 @@ def _least(problem: Problem, bench: Bench, budget_ms: float, unpruned_ms: float,
     ratio, _ = bench.ratio_at(narrowest)
     least = min([ratio, *(trial.ratio for trial in trials)])
     return (
-        f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured, with every group at its least width, is "
-        f"{least * unpruned_ms:.4g} ms ({least:.0%} of the unpruned network's {unpruned_ms:.4g} ms). "
+        f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured, with every group at its least "
+        f"width, is {least * unpruned_ms:.4g} ms ({least:.0%} of the unpruned network's {unpruned_ms:.4g} ms). "
         "Allow more, or let groups get narrower (--min-width, --freeze)."
     )

@@ -1,15 +1,16 @@
 """Groups and plans of a network that has been cut once already: renumber what is left."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-
 from torch import nn
 
-from lut.errors import TaskError
+from lut.errors import LatpruneError, TaskError
 from lut.records import ChannelGroup, Member
 from profiler.cut import lost_positions
+from profiler.groups import matches
+from profiler.network import Network
 from pruner.surgery import named_tensors
 
 
@@ -32,12 +33,53 @@ def names_in(model: nn.Module, part: nn.Module) -> dict[str, str]:
     return names
 
 
+def asked_to_stay(model: nn.Module, network: Network, patterns: Sequence[str]) -> frozenset[str]:
+    """The prunable groups that touch a layer which the user wants whole.
+
+    They stay at full width but are priced like any other, so that a table made without the wish serves.
+
+    Args:
+        model: the whole model; patterns name its parameters, modules, or all inside a module.
+        network: the analysis of its deployed part.
+        patterns: as for `--freeze`.
+
+    Raises:
+        LatpruneError: a pattern names nothing.
+    """
+    names = list(dict(model.named_parameters()))
+    for pattern in patterns:
+        if not any(matches(pattern, name) for name in names):
+            raise LatpruneError(f"--freeze {pattern} names no layer of the network; they are named like {names[0]!r}.")
+    return frozenset(
+        group.name
+        for group in renamed(network.groups, names_in(model, network.model))
+        if not group.frozen_because
+        and any(matches(pattern, member.parameter) for pattern in patterns for member in group.members)
+    )
+
+
 def renamed(groups: Iterable[ChannelGroup], names: Mapping[str, str]) -> list[ChannelGroup]:
     """The same groups, their members named as in a larger model of which the network is a part."""
     return [
-        replace(group, members=tuple(replace(m, parameter=names.get(m.parameter, m.parameter)) for m in group.members))
+        replace(
+            group,
+            members=tuple(replace(m, parameter=names.get(m.parameter, m.parameter)) for m in group.members),
+            attributes=tuple(replace(a, module=_module_name(a.module, names)) for a in group.attributes),
+        )
         for group in groups
     ]
+
+
+def _module_name(path: str, names: Mapping[str, str]) -> str:
+    """What the larger model calls a module, told by the parameters in it, or else in the modules around it."""
+    parts = path.split(".") if path else []
+    for depth in range(len(parts), -1, -1):
+        around, rest = ".".join(parts[:depth]), parts[depth:]
+        for name, larger in names.items():
+            inner = name.removeprefix(f"{around}.") if around else name
+            if (inner != name or not around) and larger.endswith(inner):
+                return ".".join(filter(None, [larger.removesuffix(inner).rstrip("."), *rest]))
+    return path
 
 
 def narrowed(groups: Iterable[ChannelGroup], remove: Mapping[str, Collection[int]]) -> list[ChannelGroup]:

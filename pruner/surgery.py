@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
-from profiler.cut import Lost, Removal, cut, zero
+from profiler.cut import Lost, Removal, cut, number_in, zero
 from profiler.trial import find_groups
 
 
@@ -106,6 +106,8 @@ def shapes_left(model: nn.Module, removed: Lost) -> dict[str, tuple[int, ...]]:
     tensors = named_tensors(model)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, dimensions in removed.items():
+        if name not in tensors and number_in(model, name) is not None:
+            continue
         if name not in tensors:
             raise LatpruneError(f"The network has no parameter {name!r}: what should go belongs to another network.")
         shape = list(tensors[name].shape)

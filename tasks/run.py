@@ -3,8 +3,8 @@
     python tasks/run.py tasks/digits.py --budget 50% --out runs/digits
 
 It calls the `latprune` commands as a user would, and ends with 0 only if every promise was kept: the exported network's
-measured latency is within the budget, its outputs are the shrunk network's, accuracy is within two points, and the engine
-was built.
+measured latency is within the budget, its outputs are the shrunk network's, accuracy is within two points, and the
+engine was built.
 """
 
 import json
@@ -69,7 +69,9 @@ def check(result: dict[str, Any], engine: dict[str, Any], fresh: dict[str, Any],
 def main(
     task: str,
     budget: Annotated[str, typer.Option(help="Latency, absolute or of the unpruned network's.")] = "50%",
-    out: Annotated[Path, typer.Option(help="The run's directory; a run that stands there is replaced.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The run's directory; a run that stands there is replaced.")] = Path(
+        "runs/demo"
+    ),
     epochs: Annotated[int, typer.Option(help="Of fine-tuning.")] = 6,
     networks: Annotated[int, typer.Option(help="Most networks to measure for the table.")] = 60,
     compute_capability: Annotated[str, typer.Option(help="Of the GPU that the engine is for.")] = "8.6",

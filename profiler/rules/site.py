@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -181,6 +182,6 @@ def columns(site: Site, argument: Any, dimension: int) -> Tensor | None:
     found = [layer for layer in site.of(argument) if dimension in varying(layer)]
     if not found:
         return None
-    kept = max(found, key=lambda layer: len(compact(layer).unique())) if len(found) > 1 else found[0]
+    kept = max(found, key=lambda layer: len(np.unique(compact(layer).numpy()))) if len(found) > 1 else found[0]
     site.freeze((layer for layer in found if layer is not kept), "takes them in crossed with others")
     return site.labels.only_along(kept, dimension)

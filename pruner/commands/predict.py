@@ -16,7 +16,6 @@ from pruner.commands.options import (
     ChosenPrecision,
     ChosenThreads,
     Device,
-    Freeze,
     Input,
     Json,
     Selection,
@@ -53,15 +52,13 @@ def predict_command(
     threads: ChosenThreads = None,
     input: Input = None,
     batch: Batch = None,
-    freeze: Freeze = None,
     json: Json = False,
 ) -> None:
     """Predict a network's latency and memory from the table."""
     with working() as progress:
         rows = Selection(backend, device, compute_capability, precision, threads).open(table)
         chosen = None if plan is None else read_plan(plan)
-        patterns = freeze if freeze or chosen is None else list(chosen.frozen)
-        network = analyze_task(find_task(task, input, batch), patterns)
+        network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
         found = predict(network.units, widths, rows, network=network.hash, allow_missing=True)
         report = describe(network, widths, found) | {"fingerprint": rows.fingerprint.to_json()}
@@ -133,7 +130,7 @@ def plan_widths(network: "Network", plan: "PrunePlan") -> dict[str, int]:
         shown = ", ".join(strange[:3]) + (" …" if len(strange) > 3 else "")
         raise RunError(
             f"The plan was made for another network: {len(strange)} of {len(names)} groups do not fit ({shown}).\n"
-            "Name the task and the --freeze patterns that it was made with"
+            "Name the task that it was made with"
         )
     return network.widths | plan.widths
 

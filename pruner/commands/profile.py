@@ -12,7 +12,6 @@ from pruner.commands.options import (
     Batch,
     Capability,
     Device,
-    Freeze,
     Input,
     Json,
     Precision,
@@ -39,7 +38,6 @@ def profile(
     threads: Threads = 1,
     input: Input = None,
     batch: Batch = None,
-    freeze: Freeze = None,
     networks: Annotated[int, typer.Option("--networks", min=1, help="Measure at most so many variants.")] = 60,
     target_error: Annotated[
         float, typer.Option("--target-error", min=0.0, help="Stop at this held-out error (a fraction).")
@@ -58,7 +56,7 @@ def profile(
         from profiler.profile import ProfileConfig
         from profiler.profile import profile as run
 
-        network = analyze_task(find_task(task, input, batch), freeze)
+        network = analyze_task(find_task(task, input, batch))
         least = min(ProfileConfig().networks_min, networks)
         config = ProfileConfig(
             threads=threads,

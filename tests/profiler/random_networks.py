@@ -98,7 +98,9 @@ class Scaled(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width, 1, 1))
-        self.body = nn.Sequential(conv(width, width, 3, groups=width), conv(width, inner, 1), nn.GELU(), conv(inner, width, 1))
+        self.body = nn.Sequential(
+            conv(width, width, 3, groups=width), conv(width, inner, 1), nn.GELU(), conv(inner, width, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.gamma * self.body(x)
@@ -146,7 +148,9 @@ def _grouped_up(width: int, rng: random.Random, groups: int, each: int) -> tuple
 def _depthwise(width: int, rng: random.Random) -> tuple[nn.Module, int]:
     multiplier, outputs = rng.choice([1, 1, 2]), _width(rng)
     inner = width * multiplier
-    return nn.Sequential(conv(width, inner, groups=width), nn.BatchNorm2d(inner), nn.ReLU6(), conv(inner, outputs, 1)), outputs
+    return nn.Sequential(
+        conv(width, inner, groups=width), nn.BatchNorm2d(inner), nn.ReLU6(), conv(inner, outputs, 1)
+    ), outputs
 
 
 def _up(width: int, rng: random.Random) -> tuple[nn.Module, int]:

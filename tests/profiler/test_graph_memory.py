@@ -9,7 +9,12 @@ from profiler.network import analyze
 def test_a_graph_needs_what_the_trace_says() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 4, 1)
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 4, 1),
     )
     inputs = (torch.randn(1, 3, 16, 16),)
     network = analyze(model.eval(), inputs)

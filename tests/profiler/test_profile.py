@@ -95,5 +95,7 @@ def test_a_killed_session_loses_nothing_that_was_finished(network: Network, tmp_
     with TableFile(path) as store:
         finished = len(store.networks(store.fingerprints()[0], network.hash))
     assert finished >= 3
-    report = profile(network, path, config=ProfileConfig(networks_min=5, networks_max=finished + 1, target_error=0, runs=6))
+    report = profile(
+        network, path, config=ProfileConfig(networks_min=5, networks_max=finished + 1, target_error=0, runs=6)
+    )
     assert (report.reused, report.measured) == (finished, 1)

@@ -1,4 +1,4 @@
-"""A task small enough for tests: a residual network with a depthwise part and a gate, on random images with learnable labels.
+"""A task small enough for tests: a residual network with a depthwise part and a gate, on random images.
 
 Tests copy this file and load it as a user's task would be.
 """

@@ -19,7 +19,10 @@ def test_a_change_is_the_difference_of_the_whole(network: Network) -> None:
     for cost in costs:
         for name, width in widths.items():
             after = {**widths, name: width // 2}
-            assert cost.change(widths, name, width // 2) == pytest.approx(cost.at(after) - cost.at(widths)), (cost.name, name)
+            assert cost.change(widths, name, width // 2) == pytest.approx(cost.at(after) - cost.at(widths)), (
+                cost.name,
+                name,
+            )
 
 
 def test_halving_every_width_quarters_the_inner_convolutions(network: Network) -> None:

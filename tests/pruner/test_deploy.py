@@ -16,7 +16,9 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     write_conv_net(folder / "model.onnx")
-    (folder / "result.json").write_text(json.dumps({"after": {"predicted_ms": 1.0, "measured_ms": 1.1}, "fingerprint": None}))
+    (folder / "result.json").write_text(
+        json.dumps({"after": {"predicted_ms": 1.0, "measured_ms": 1.1}, "fingerprint": None})
+    )
     return folder
 
 
@@ -54,7 +56,9 @@ def test_a_run_and_its_file_are_measured_alike(run: Path) -> None:
         report = measure(target)
         data = report.to_json()
         assert report.samples > 0
-        assert {"measured_ms", "noise", "samples", "backend", "weights_bytes", "total_bytes", "traffic_bytes"} <= set(data)
+        assert {"measured_ms", "noise", "samples", "backend", "weights_bytes", "total_bytes", "traffic_bytes"} <= set(
+            data
+        )
 
 
 def test_what_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> None:

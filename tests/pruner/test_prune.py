@@ -93,21 +93,26 @@ def test_a_finished_run_is_not_touched_without_overwrite(finished: Path, task: T
     assert (finished / "result.json").read_bytes() == before
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Stands for a kill at one moment."""
 
 
 def test_an_interrupted_run_goes_on_and_scores_only_once(task: Task, table_path: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if event.stage.startswith("fine-tuning") and event.done >= 2:
-            raise _Stop
+            raise _StopError
 
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         prune(task, table_path, budget_fraction=0.7, config=CONFIG, out=tmp_path / "run", progress=interrupt)
     assert not (tmp_path / "run" / "result.json").exists()
     seen: list[str] = []
     run = prune(
-        task, table_path, budget_fraction=0.7, config=CONFIG, out=tmp_path / "run", progress=lambda e: seen.append(e.stage)
+        task,
+        table_path,
+        budget_fraction=0.7,
+        config=CONFIG,
+        out=tmp_path / "run",
+        progress=lambda e: seen.append(e.stage),
     )
     assert (tmp_path / "run" / "result.json").exists()
     assert any(stage.startswith("fine-tuning") for stage in seen)
@@ -120,9 +125,9 @@ def test_an_interrupted_run_goes_on_and_scores_only_once(task: Task, table_path:
 def test_an_unfinished_run_goes_on_only_with_the_same_request(task: Task, table_path: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if event.stage.startswith("fine-tuning"):
-            raise _Stop
+            raise _StopError
 
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         prune(task, table_path, budget_fraction=0.7, config=CONFIG, out=tmp_path / "run", progress=interrupt)
     with pytest.raises(RunError, match="something else"):
         prune(task, table_path, budget_fraction=0.8, config=CONFIG, out=tmp_path / "run")

@@ -41,9 +41,7 @@ def pose(cost: Products, scores: Mapping[str, list[float]], most: float, step: i
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
     names = ["a", "b", "c", "d"][: draw(st.integers(1, 4))]
-    scores = {
-        name: draw(st.lists(st.floats(0, 10, allow_subnormal=False), min_size=2, max_size=24)) for name in names
-    }
+    scores = {name: draw(st.lists(st.floats(0, 10, allow_subnormal=False), min_size=2, max_size=24)) for name in names}
     pairs = draw(
         st.lists(st.tuples(st.sampled_from(names), st.sampled_from(names), st.floats(0.1, 5)), min_size=1, max_size=6)
     )

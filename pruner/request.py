@@ -1,0 +1,72 @@
+"""How to prune, and what came of it: the records that `pruner.prune` takes and gives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pruner.plan import PrunePlan
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How to prune.
+
+    Attributes:
+        importance: name in `IMPORTANCES`.
+        normalize: the cost that importance is divided by ("latency", "memory", "flops", "none").
+        solver: name in `SOLVERS`.
+        rounds: in how many rounds the budget is reached, with scores taken afresh and training between.
+        epochs: of fine-tuning, shared out over the rounds.
+        seed: of everything random.
+        freeze: patterns of layers that stay whole.
+        min_width: no group gets narrower.
+        backend, threads: what measures.
+        allow_differences: fields of the fingerprint in which this machine may differ from the table's.
+    """
+
+    importance: str = "fisher"
+    normalize: str = "latency"
+    solver: str = "greedy"
+    rounds: int = 1
+    epochs: int = 5
+    seed: int = 0
+    freeze: tuple[str, ...] = ()
+    min_width: int = 1
+    backend: str = "onnxruntime"
+    threads: int = 1
+    allow_differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise and whether it was kept."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class PruneRun:
+    """What came of pruning.
+
+    Attributes:
+        plan: what was kept.
+        model: the whole pruned model, in eval mode.
+        result: the contents of `result.json`.
+        checks: the promises.
+        out: the run directory, or None when nothing was to be written.
+    """
+
+    plan: PrunePlan
+    model: nn.Module
+    result: dict[str, Any]
+    checks: tuple[Check, ...]
+    out: Path | None
+
+    @property
+    def met(self) -> bool:
+        """Whether every promise was kept."""
+        return all(check.passed for check in self.checks)

@@ -1,0 +1,247 @@
+"""The rounds of a run: score, solve by measurement, shrink, fine-tune; each stage is kept, so that a run can go on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lut import LatencyTable, Predictor
+from lut.errors import BudgetError
+from lut.records import ChannelGroup
+from profiler.cut import cut_positions, lost_positions
+from profiler.network import Network
+from profiler.progress import Event, Progress
+from profiler.variants import prepare
+from profiler.worker_client import WorkerClient
+from pruner.budget import Budget
+from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs, Memory
+from pruner.deploy import CAREFULLY
+from pruner.importance import IMPORTANCES
+from pruner.loop import Bench, solve_measured
+from pruner.narrow import names_in, narrowed, renamed
+from pruner.outcome import finish, pruned_model
+from pruner.request import PruneConfig, PruneRun
+from pruner.rundir import load_weights, persistent_tensors
+from pruner.runstate import RunState
+from pruner.solvers import Limit, Problem, Solver, width_options
+from pruner.task import Task
+from pruner.training import evaluate, finetune, reestimate_norms
+
+
+class Rounds:
+    """One run from start to end; each method is a stage that is skipped when the run directory has it."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        network: Network,
+        table: LatencyTable,
+        budget: Budget,
+        config: PruneConfig,
+        solver: Solver,
+        client: WorkerClient,
+        state: RunState,
+        progress: Progress,
+        fixed: frozenset[str] = frozenset(),
+    ) -> None:
+        self.task, self.model, self.network, self.table = task, model, network, table
+        self.budget, self.config, self.solver, self.client = budget, config, solver, client
+        self.state, self.progress = state, progress
+        self.fixed = fixed
+        self.names = names_in(model, network.model)
+        self.groups = renamed(network.groups, self.names)
+        progress(Event("export the network", 0, 1))
+        self.bench = Bench(
+            prepare(network), client, table, latencies=budget.on_latency or config.normalize == "latency"
+        )
+        progress(Event("export the network", 1, 1))
+        self.kept = {name: list(range(size)) for name, size in network.widths.items()}
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self.bench.close()
+
+    def run(self) -> PruneRun:
+        """All stages."""
+        before = self._before()
+        unpruned_ms = float(before["measured_ms"])
+        budget_ms = self.budget.latency_ms(unpruned_ms) if self.budget.on_latency else None
+        memory = self.budget.bytes(self.network.memory(self.network.widths).total_bytes)
+        small = self.model
+        for number in range(self.config.rounds):
+            share = (number + 1) / self.config.rounds
+            limits = (
+                unpruned_ms * (budget_ms / unpruned_ms) ** share if budget_ms else None,
+                self._memory_step(memory, share),
+            )
+            small = self._round(small, number, limits, unpruned_ms)
+        pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept)
+        return finish(pruned, self.bench, before, (budget_ms, memory), self.config, self.state, self.progress)
+
+    def _memory_step(self, memory: float | None, share: float) -> float | None:
+        full = self.network.memory(self.network.widths).total_bytes
+        return full * (memory / full) ** share if memory else None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Present widths."""
+        return {name: len(kept) for name, kept in self.kept.items()}
+
+    def _before(self) -> dict[str, Any]:
+        """The unpruned network's measured latency and metric."""
+        if self.state.has("before"):
+            return self.state.payload("before")
+        self.progress(Event("measure the unpruned network", 0, 1))
+        reply = self.bench.time(self.bench.unpruned, CAREFULLY, reference=False)
+        metrics = evaluate(self.task, self.model) if self.task.evaluate else {}
+        found = {
+            "measured_ms": reply.median_ms,
+            "noise": reply.noise,
+            "samples": len(reply.samples_ms),
+            "metrics": metrics,
+        }
+        self.state.complete("before", found)
+        self.progress(Event("measure the unpruned network", 1, 1, f"{reply.median_ms:.4g} ms"))
+        return found
+
+    def _round(
+        self, model: nn.Module, number: int, limits: tuple[float | None, float | None], unpruned_ms: float
+    ) -> nn.Module:
+        """Score, solve, shrink and fine-tune once; gives back the smaller model."""
+        stage = f"round {number + 1}"
+        groups = narrowed(self.groups, self._removed())
+        if self.state.has(stage):
+            planned = self.state.payload(stage)
+        else:
+            planned = {"kept": self._solve(self._scores(model, groups), limits, unpruned_ms)}
+            self.state.complete(stage, planned)
+        chosen = {name: set(planned["kept"][name]) for name in self.kept}
+        gone = {
+            name: [choice for choice, original in enumerate(kept) if original not in chosen[name]]
+            for name, kept in self.kept.items()
+        }
+        self.kept = {name: list(planned["kept"][name]) for name in self.kept}
+        smaller = cut_positions(
+            model, lost_positions(groups, {name: choices for name, choices in gone.items() if choices})
+        )
+        self._finetune(smaller, number)
+        return smaller
+
+    def _removed(self) -> dict[str, list[int]]:
+        """Original choices that are gone so far."""
+        found = {}
+        for name, size in self.network.widths.items():
+            kept = set(self.kept[name])
+            if len(kept) < size:
+                found[name] = [choice for choice in range(size) if choice not in kept]
+        return found
+
+    def _scores(self, model: nn.Module, groups: list[ChannelGroup]) -> dict[str, NDArray[np.float64]]:
+        scorer = IMPORTANCES[self.config.importance]
+        torch.manual_seed(self.config.seed)
+        prunable = [group for group in groups if group.size > 0 and group.name not in self.fixed]
+        batches = self.task.train_batches() if self.task.train_batches else ()
+        loss = self.task.loss
+        assert loss is not None
+        scores = scorer(model, prunable, batches, loss, progress=self.progress)
+        return {name: score.double().cpu().numpy() for name, score in scores.items()}
+
+    def _solve(
+        self, scores: Mapping[str, NDArray[np.float64]], limits: tuple[float | None, float | None], unpruned_ms: float
+    ) -> dict[str, list[int]]:
+        """The original choices that each group keeps."""
+        budget_ms, memory = limits
+
+        def posed(predictor: Predictor, most_ms: float) -> Problem:
+            return self._problem(scores, Limit(Latency(predictor), most_ms), memory)
+
+        if budget_ms is not None:
+            trial = solve_measured(
+                self.solver, self.bench, posed, budget_ms=budget_ms, unpruned_ms=unpruned_ms, progress=self.progress
+            )
+            widths = trial.solution.widths
+        else:
+            problem = self._problem(scores, None, memory)
+            solution = self.solver.solve(problem)
+            if not solution.met:
+                least = Memory(self.network.cut.liveness).at(problem.narrowest())
+                raise BudgetError(
+                    f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
+                    f"the least that any plan reaches is {least / 1e6:.4g} MB."
+                )
+            widths = solution.widths
+        kept = {}
+        for name, original in self.kept.items():
+            best = np.argsort(-scores[name], kind="stable")[: widths[name]] if name in scores else range(len(original))
+            kept[name] = sorted(original[int(choice)] for choice in best)
+        return kept
+
+    def _problem(
+        self, scores: Mapping[str, NDArray[np.float64]], latency: Limit | None, memory: float | None
+    ) -> Problem:
+        units, widths = self.network.units, self.widths
+        limits = [latency] if latency is not None else []
+        if memory is not None:
+            limits.append(Limit(Memory(self.network.cut.liveness), memory))
+        options = {
+            name: width_options(width, self._step(name), self.config.min_width)
+            for name, width in widths.items()
+            if name in scores
+        }
+        together: dict[str, set[str]] = {name: {name} for name in widths}
+        for unit in units:
+            for name in unit.groups:
+                together[name].update(unit.groups)
+        return Problem(
+            start=widths,
+            options=options,
+            scores={name: np.sort(score) for name, score in scores.items()},
+            limits=limits,
+            rank=self._rank(),
+            together={name: frozenset(others) for name, others in together.items()},
+        )
+
+    def _step(self, group: str) -> int:
+        if self.bench.predictor is None:
+            return 1
+        return self.bench.table.width_step(group, self.network.units, self.network.widths)
+
+    def _rank(self) -> Cost:
+        if self.config.normalize == "latency" and self.bench.predictor is not None:
+            return Latency(self.bench.predictor)
+        if self.config.normalize == "flops":
+            return Macs(self.network.units)
+        if self.config.normalize == "none":
+            return Channels()
+        return ActivationBytes(self.network.cut.liveness)
+
+    def _finetune(self, model: nn.Module, number: int) -> None:
+        """Fine-tune from where an interrupted run stopped; weights are kept after every epoch."""
+        shared = self.config.epochs // self.config.rounds + (number < self.config.epochs % self.config.rounds)
+        stage = f"round {number + 1} tuned"
+        done = self.state.payload(stage) if self.state.has(stage) else {"epochs": 0, "finished": False}
+        if self.state.has(stage):
+            load_weights(model, self.state.tensors(stage), f"the checkpoint of {stage}")
+        else:
+            reestimate_norms(model, self.task, seed=self.config.seed)
+        if done["finished"]:
+            return
+
+        def keep(epochs: int, tuned: nn.Module, _optimizer: torch.optim.Optimizer) -> None:
+            self.state.complete(stage, {"epochs": epochs, "finished": False}, persistent_tensors(tuned))
+
+        finetune(
+            model,
+            self.task,
+            epochs=shared,
+            seed=self.config.seed + number,
+            first_epoch=int(done["epochs"]),
+            after_epoch=keep,
+            progress=self.progress,
+        )
+        model.eval()
+        self.state.complete(stage, {"epochs": shared, "finished": True}, persistent_tensors(model))
