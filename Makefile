@@ -55,7 +55,7 @@ demo: $(INSTALLED) ## the main job on handwritten digits: train, profile, prune 
 	$(PYTHON) tasks/run.py tasks/digits.py --budget 50% --out runs/digits
 
 demo-photos: $(INSTALLED) ## the same on torchvision's MobileNetV2 and two photographs
-	$(PYTHON) tasks/run.py tasks/photos_mobilenet_v2.py --budget 50% --out runs/photos --no-accuracy-check
+	$(PYTHON) tasks/run.py tasks/photos_mobilenet_v2.py --budget 50% --out runs/photos --epochs 2 --no-accuracy-check
 
 clean: ## remove what building and testing leave behind
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

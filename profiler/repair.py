@@ -12,6 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from lut.records import ChannelGroup, Coordinate, SizeAttribute
+from profiler.cut import SIZE_NAMES
 from profiler.groups import Structure
 
 COUNTS = re.compile(
@@ -27,14 +28,20 @@ PARTS = re.compile(r"heads|groups|parts", re.IGNORECASE)
 
 
 def _numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """The module's integers that may count channels: name, place in a tuple (or -1), value."""
+    """The module's integers that may count channels: name, place in a tuple (or -1), value.
+
+    Those that repeat the size of the module's own parameters are left out: cutting these lets them follow.
+    """
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    followed = {length for tensor in own for length in tensor.shape}
     for name, value in vars(module).items():
         if name.startswith("_") or not COUNTS.search(name) or PLACES.search(name):
             continue
-        if type(value) is int and value > 1:
+        if type(value) is int and value > 1 and not (SIZE_NAMES.search(name) and value in followed):
             yield name, -1, value
         elif isinstance(value, tuple | list):
-            yield from ((name, place, item) for place, item in enumerate(value) if type(item) is int and item > 1)
+            places = [(name, place, item) for place, item in enumerate(value) if type(item) is int and item > 1]
+            yield from (number for number in places if number[2] not in followed)
 
 
 def _lengths(structure: Structure) -> dict[str, dict[int, set[Coordinate]]]:

@@ -5,7 +5,7 @@ made its input if nobody else reads that input and the shape stays.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -298,9 +298,3 @@ def _macs(trace: Trace, step: Step) -> float:
 def cut_units(structure: Structure) -> Cut:
     """Cut a traced network into its units, with the coordinates that the groups set."""
     return _Cutter(structure).cut()
-
-
-def flops_by_group(units: Iterable[Unit], groups: Sequence[str], widths: Mapping[str, int]) -> dict[str, float]:
-    """Multiply-adds of the units that each group touches."""
-    units = list(units)
-    return {group: sum(unit.macs(widths) for unit in units if group in unit.groups) for group in groups}

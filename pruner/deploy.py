@@ -15,6 +15,7 @@ from profiler.backends.interface import BuildSettings
 from profiler.graph_memory import graph_memory
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
+from pruner.runstate import register_file
 
 MODEL = "model.onnx"
 CAREFULLY = MeasureConfig(warmup_s=0.2, min_time_s=1.0, max_time_s=10.0, min_samples=60, noise_target=0.004)
@@ -147,6 +148,9 @@ def export_run(
             warnings=tuple(built.warnings),
         )
     _write_sidecar(run, source, report, status.version)
+    if target.parent.resolve() == run.resolve():
+        for name in (target.name, f"{target.name}.json"):
+            register_file(run, name)
     return report
 
 

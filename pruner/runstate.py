@@ -136,6 +136,13 @@ def open_run(out: Path | str, *, overwrite: bool = False, request: Mapping[str, 
     return state
 
 
+def register_file(folder: Path, name: str) -> None:
+    """Count a file that was written beside a finished run among the run's own, which `overwrite` may delete."""
+    data = _read_state(folder)
+    if data is not None:
+        RunState(folder, data).add_file(name)
+
+
 def _read_state(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE
     try:

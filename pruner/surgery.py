@@ -85,7 +85,13 @@ def positions_in(model: nn.Module, part: nn.Module, positions: Lost) -> dict[str
     whole = {id(tensor): name for name, tensor in named_tensors(model).items()}
     own = named_tensors(part)
     found: dict[str, dict[int, tuple[int, ...]]] = {}
+    modules = {id(module): path for path, module in model.named_modules()}
     for name, dimensions in positions.items():
+        if name not in own and number_in(part, name) is not None:
+            path, _, attribute = name.rpartition(".")
+            larger = modules.get(id(part.get_submodule(path)), path)
+            found[f"{larger}.{attribute}".lstrip(".")] = {d: tuple(gone) for d, gone in dimensions.items()}
+            continue
         if name not in own:
             raise LatpruneError(f"The network has no parameter {name!r}: its groups belong to another network.")
         if id(own[name]) not in whole:

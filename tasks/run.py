@@ -69,9 +69,9 @@ def check(result: dict[str, Any], engine: dict[str, Any], fresh: dict[str, Any],
 def main(
     task: str,
     budget: Annotated[str, typer.Option(help="Latency, absolute or of the unpruned network's.")] = "50%",
-    out: Annotated[Path, typer.Option(help="The run's directory; a run that stands there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The run's directory; a finished run is replaced, an unfinished one goes on.")
+    ] = Path("runs/demo"),
     epochs: Annotated[int, typer.Option(help="Of fine-tuning.")] = 6,
     networks: Annotated[int, typer.Option(help="Most networks to measure for the table.")] = 60,
     compute_capability: Annotated[str, typer.Option(help="Of the GPU that the engine is for.")] = "8.6",
@@ -82,7 +82,8 @@ def main(
     table = out.parent / "this-machine.db"
     latprune("profile", task, "--table", str(table), "--networks", str(networks))
     pruning = ["prune", task, "--table", str(table), "--budget", budget, "--out", str(out), "--epochs", str(epochs)]
-    result = latprune(*pruning, "--overwrite", may_miss=True)
+    anew = ["--overwrite"] if (out / "result.json").exists() else []
+    result = latprune(*pruning, *anew, may_miss=True)
     engine = latprune("export", str(out), "--backend", "tensorrt-rtx", "--compute-capability", compute_capability)
     fresh = latprune("measure", str(out))
     promises = check(result, engine, fresh, accuracy_check)
