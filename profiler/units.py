@@ -14,7 +14,7 @@ import torch
 
 from lut.records import Attribute, Coordinate, Liveness, TensorBytes, Unit, UnitFamily
 from profiler.groups import Structure
-from profiler.rules import REDUCTIONS, SPATIAL
+from profiler.rules import REDUCTIONS, SPATIAL, is_elementwise
 from profiler.trace import Ref, Step, Trace
 
 CONTRACTIONS = {"convolution": "convolution", "mm": "linear", "addmm": "linear", "bmm": "matmul", "baddbmm": "matmul"}
@@ -69,7 +69,7 @@ def free_because(trace: Trace, step: Step) -> str | None:
 
 def is_follower(step: Step) -> bool:
     """Whether a step can be absorbed by the unit before it."""
-    return step.name in NORMS or torch.Tag.pointwise in step.operation.tags
+    return step.name in NORMS or is_elementwise(step)
 
 
 class _Cutter:

@@ -6,16 +6,15 @@ stands in `RULES`, a visible tuple; an operation without a rule freezes what it 
 
 from collections.abc import Callable, Collection
 
-import torch
-
 from profiler.labels import Labels, Layers, along
 from profiler.rules.combining import (
-    POINTWISE,
+    LIKE,
     REDUCTIONS,
     SPATIAL,
     batch_norm,
     gate,
     group_norm,
+    is_elementwise,
     layer_norm,
     pointwise,
     reduction,
@@ -54,10 +53,6 @@ def _named(names: Collection[str]) -> Callable[[Step], bool]:
     return lambda step: step.name in names
 
 
-def _is_pointwise(step: Step) -> bool:
-    return torch.Tag.pointwise in step.operation.tags or step.name in POINTWISE
-
-
 RULES: tuple[tuple[Callable[[Step], bool], Rule], ...] = (
     (_named({"convolution", "_convolution"}), convolution),
     (_named({"mm", "bmm", "addmm", "baddbmm"}), matmul),
@@ -80,7 +75,8 @@ RULES: tuple[tuple[Callable[[Step], bool], Rule], ...] = (
     (_named(SPATIAL), spatial),
     (_named(REDUCTIONS), reduction),
     (_named(CREATIONS), create),
-    (_is_pointwise, pointwise),
+    (_named(LIKE), pointwise),
+    (is_elementwise, pointwise),
 )
 """Which rule takes which operation; the first that fits."""
 
@@ -121,4 +117,4 @@ def propagate(trace: Trace, labels: Labels, inputs_frozen: str = "it is the netw
     return layers
 
 
-__all__ = ["REDUCTIONS", "RULES", "SPATIAL", "Rule", "Site", "propagate", "rule_for"]
+__all__ = ["REDUCTIONS", "RULES", "SPATIAL", "Rule", "Site", "is_elementwise", "propagate", "rule_for"]

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from profiler.labels import Layers, along, compact, varying
 from profiler.rules.site import Site, meet, refs_in
+from profiler.trace import Step
 
 SPATIAL = frozenset(
     "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "
@@ -14,10 +17,23 @@ SPATIAL = frozenset(
 REDUCTIONS = frozenset(
     "mean sum amax amin max min var std var_mean std_mean prod linalg_vector_norm logsumexp any all".split()
 )
-POINTWISE = frozenset(
-    "zeros_like ones_like full_like rand_like randn_like empty_like bernoulli bernoulli_ native_dropout dropout "
-    "_prelu_kernel prelu fill zero zero_ fill_ uniform_ normal_ nan_to_num addcmul addcdiv threshold".split()
+ELEMENTWISE = frozenset(
+    "hardswish relu6 mish gelu abs rrelu_with_noise threshold log_sigmoid log_sigmoid_forward prelu _prelu_kernel "
+    "where masked_fill eq ne lt gt le ge copysign xlogy heaviside rsub floor_divide true_divide special_expit "
+    "nan_to_num addcmul addcdiv".split()
 )
+"""Element-wise operations that PyTorch does not tag as such in every form."""
+
+LIKE = frozenset(
+    "zeros_like ones_like full_like rand_like randn_like empty_like bernoulli bernoulli_ native_dropout dropout "
+    "fill zero zero_ fill_ uniform_ normal_".split()
+)
+"""Operations that make a tensor like another."""
+
+
+def is_elementwise(step: Step) -> bool:
+    """Whether a step computes each element from the elements at its place."""
+    return torch.Tag.pointwise in step.operation.tags or step.name.rstrip("_") in ELEMENTWISE
 
 
 def pointwise(site: Site) -> list[Layers]:

@@ -145,6 +145,15 @@ def test_what_is_prunable_runs_and_is_the_masked_network(name: str, seed: int) -
             assert relative_difference(masked, model(picture(torch.float64))) >= 0.01
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(
+    "kind", [nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish, nn.ELU, nn.LeakyReLU, nn.SELU, nn.CELU]
+)
+def test_every_activation_passes_channels_on(kind: type[nn.Module], inplace: bool) -> None:
+    model = nn.Sequential(conv(3, 8), kind(inplace=inplace), conv(8, 2))
+    assert find_groups(model, (picture(),))[0].size == 8
+
+
 def test_freeze_takes_patterns_of_layer_names() -> None:
     model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6), nn.ReLU(), conv(6, 2))
     reasons = {group.name: group.frozen_because for group in find_groups(model, (picture(),), freeze=["2"])}
