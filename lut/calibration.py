@@ -1,6 +1,6 @@
 """From the sum of a network's units to the network: `measured ~ scale * sum + overhead`, fitted to whole networks.
 
-The sum of units is off by a steady factor (facts 4), and a run costs something beside its units.
+The sum of units is off by a steady factor, and a run costs something beside its units.
 """
 
 import math

@@ -106,7 +106,7 @@ class Macs(_Sum):
 
 
 class ActivationBytes(_Sum):
-    """The seed's count of memory: the sum of all activations that layers pass on, whenever they live."""
+    """Group Fisher Pruning's count of memory: the sum of all activations that layers pass on, whenever they live."""
 
     name = "memory"
     unit = "bytes"

@@ -5,6 +5,7 @@ timed by turns with the unpruned one, so that their ratio does not depend on the
 into the table that the next turn solves with.
 """
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from profiler.worker_client import TimeReply, WorkerClient
 from pruner.cost import Latency
 from pruner.solvers import Problem, Solution, Solver
 
+log = logging.getLogger(__name__)
+
 STAGE = "solve and measure"
 MARGIN = 0.03
 """How far under the budget to aim: what is measured twice differs by about this much."""
@@ -30,8 +33,8 @@ TRIES = 8
 OVERSHOOT = 0.01
 """By how much each trial over the aim tightens the next."""
 LOOSEN_AT_MOST = 1.05
-LOOP_RUNS = 40
-LOOP_CONFIG = MeasureConfig(warmup_s=0.1, max_time_s=8.0)
+LOOP_RUNS = 24
+LOOP_CONFIG = MeasureConfig(warmup_s=0.1, min_time_s=0.5, max_time_s=5.0, min_samples=40, noise_target=0.006)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Bench:
             BackendError: it cannot be measured.
         """
         reply = self.client.time(path, config, reference=self.unpruned if reference else None)
-        if reply.failure is not None or reply.median_ms is None:
-            raise BackendError(f"The network cannot be measured: {reply.failure}")
+        if reply.failure is not None or reply.median_ms is None or (reference and reply.ratio is None):
+            raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
         return reply
 
     def ratio_at(self, widths: Mapping[str, int]) -> tuple[float, float]:
@@ -99,15 +102,17 @@ class Bench:
         """
         path = Path(self._folder.name) / "pruned.onnx"
         write_onnx(self.variants.at(self.variants.widths_removal(widths)), path)
+        timed = self.time(path, LOOP_CONFIG)
         reply = self.client.nodes(path, LOOP_CONFIG, runs=LOOP_RUNS, reference=self.unpruned)
-        if reply.failure is not None or reply.ratio is None or reply.reference_median_ms is None:
-            raise BackendError(f"The network cannot be measured: {reply.failure}")
-        if self.predictor is not None:
+        if reply.failure is not None or reply.reference_median_ms is None:
+            log.warning("the units were not timed, and the table learns nothing from this trial: %s", reply.failure)
+        elif self.predictor is not None:
             drift = reply.reference_median_ms / self.unpruned_ms()
             whole, rows = to_rows(self.network, self._owners, widths, reply, LOOP_CONFIG, drift)
             self.table = self.table.extended(rows, [whole])
             self.predictor = self._predictor()
-        return reply.ratio, reply.noise or 0.0
+        assert timed.ratio is not None
+        return timed.ratio, timed.ratio_noise or 0.0
 
     def unpruned_ms(self) -> float:
         """The unpruned network's latency in the table's scale: as measured for the table, else as predicted."""

@@ -135,7 +135,8 @@ def finish(
         difference = largest_difference(list(reply.outputs.values()), output_arrays(part, inputs))
     progress(Event(STAGE, 1, 3))
     timed = bench.time(out / MODEL, CAREFULLY)
-    measured_ms = float(timed.ratio or 1.0) * float(before["measured_ms"])
+    assert timed.ratio is not None
+    measured_ms = timed.ratio * float(before["measured_ms"])
     metrics = evaluate(task, pruned.model) if task.evaluate else {}
     progress(Event(STAGE, 2, 3))
     total = network.memory(pruned.widths).total_bytes

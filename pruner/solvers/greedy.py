@@ -1,6 +1,6 @@
-"""The seed's way: again and again remove where the importance lost over the cost saved is least, at current widths.
+"""Group Fisher Pruning's way: again and again remove where the importance lost over the cost saved is least, at current widths.
 
-The seed removes one channel at a time; here a move takes a group to any narrower width worth having, so that a
+The paper removes one channel at a time; here a move takes a group to any narrower width worth having, so that a
 staircase's next edge is reached at once. When every budget is kept, what room is left is given back.
 
 Source: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021, arXiv:2108.00708.
