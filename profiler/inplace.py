@@ -107,7 +107,7 @@ def to_rows(
     for unit, times in zip(network.units, samples, strict=True):
         median = max(midmean(times) / drift if times else 0.0, SHORTEST_MS)
         total += median
-        noise = relative_noise(times) if len(times) > 1 and median > SHORTEST_MS else 1.0
+        noise = min(relative_noise(times), 1.0)
         by_spec[unit.spec(widths)].append((median, noise, times))
     rows = []
     for unit in network.units:

@@ -59,6 +59,8 @@ def relative_noise(samples: Sequence[float]) -> float:
     if len(samples) < 2:
         return math.inf
     middle = median(samples)
+    if middle <= 0:
+        return math.inf
     spread = NORMAL_MAD * median(abs(sample - middle) for sample in samples)
     return MEDIAN_ERROR * spread / math.sqrt(len(samples)) / middle
 

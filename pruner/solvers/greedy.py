@@ -1,4 +1,4 @@
-"""Group Fisher Pruning's way: again and again remove where the importance lost over the cost saved is least, at current widths.
+"""Group Fisher Pruning's way: again and again remove where importance lost over cost saved is least, at current widths.
 
 The paper removes one channel at a time; here a move takes a group to any narrower width worth having, so that a
 staircase's next edge is reached at once. When every budget is kept, what room is left is given back.
