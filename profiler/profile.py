@@ -90,14 +90,14 @@ class ProfileReport:
 def sampled_widths(full: Mapping[str, int], seed: int) -> Iterator[dict[str, int]]:
     """Widths worth measuring, without end: the unpruned network, then random ones.
 
-    A third of the networks has free widths, the others widths in steps of 8 and of 16 channels. Each network draws how
-    much it keeps on the whole, and each group deviates from that.
+    Half of the networks have widths in steps of 16 channels, a quarter in steps of 8, a quarter free ones. Each network
+    draws how much it keeps on the whole, and each group deviates from that.
     """
     yield dict(full)
     generator = np.random.default_rng(seed)
     number = 0
     while True:
-        step = (16, 1, 8)[number % 3]
+        step = (16, 1, 16, 8)[number % 4]
         level = generator.uniform(0.15, 1.0)
         widths = {}
         for name, size in full.items():
@@ -129,11 +129,13 @@ class _Session:
         self.networks = list(store.networks(self.fingerprint))
         self.errors: list[float] = []
         self.free_errors: list[float] = []
-        self.references: list[float] = []
         self.folder = tempfile.TemporaryDirectory(prefix="latprune-")
         self.reference = Path(self.folder.name) / "reference.onnx"
         half = {name: max(1, size // 2) for name, size in network.widths.items()}
         write_onnx(variants.at(variants.widths_removal(half)), self.reference)
+        before = self.predictor() if self.known else None
+        self.baseline_ms = before.latency_ms(half) if before else None
+        """The reference's latency in the table's scale: of an earlier session, else as it is measured first."""
 
     def predictor(self) -> Predictor | None:
         """A predictor from all that is known now; None while families are missing."""
@@ -150,8 +152,8 @@ class _Session:
         reply = self.client.nodes(path, self.config.measure, runs=self.config.runs, reference=self.reference)
         drift = 1.0
         if reply.reference_median_ms is not None:
-            self.references.append(reply.reference_median_ms)
-            drift = reply.reference_median_ms / float(np.median(self.references))
+            self.baseline_ms = self.baseline_ms or reply.reference_median_ms
+            drift = reply.reference_median_ms / self.baseline_ms
         whole, rows = to_rows(self.network, self.owners, widths, reply, self.config.measure, drift)
         self.store.add_network(self.fingerprint, whole, rows)
         self.networks.append(whole)

@@ -6,6 +6,7 @@ into the table that the next turn solves with.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,14 @@ MARGIN = 0.03
 """How far under the budget to aim: what is measured twice differs by about this much."""
 USED_AT_LEAST = 0.96
 """A plan that uses less of the aim than this is solved again while tries are left."""
-TRIES = 8
+TRIES = 16
+ENOUGH = 3
+"""Trials within the budget after which no closer one is sought."""
+TAKEN_OFF = 0.6
+"""Which power of a trial's error corrects the next aim."""
+LEAST_CHANGE = 0.75
 OVERSHOOT = 0.01
-"""By how much each trial over the aim tightens the next."""
-LOOSEN_AT_MOST = 1.05
+"""By how much more a trial over the aim tightens the next."""
 LOOP_RUNS = 24
 LOOP_CONFIG = MeasureConfig(warmup_s=0.1, min_time_s=0.5, max_time_s=5.0, min_samples=40, noise_target=0.006)
 
@@ -115,13 +120,9 @@ class Bench:
         return timed.ratio, timed.ratio_noise or 0.0
 
     def unpruned_ms(self) -> float:
-        """The unpruned network's latency in the table's scale: as measured for the table, else as predicted."""
-        full = tuple(sorted(self.network.widths.items()))
-        for known in self.table.networks:
-            if known.network == self.network.hash and known.widths == full and known.median_ms is not None:
-                return float(known.median_ms)
+        """The unpruned network's latency in the table's scale, in which the machine's present state has no part."""
         assert self.predictor is not None
-        return float(self.predictor.latency_ms(self.network.widths))
+        return self.predictor.latency_ms(self.network.widths)
 
 
 def solve_measured(
@@ -152,14 +153,21 @@ def solve_measured(
     aim = (1 - MARGIN) * budget_ms / unpruned_ms
     aimed = aim
     trials: list[Trial] = []
+    posed = None
     for turn in range(TRIES):
         predictor = bench.predictor
         assert predictor is not None
         full = bench.unpruned_ms()
         posed = problem(predictor, aimed * full)
         solution = solver.solve(posed)
-        if not solution.met or any(trial.solution.widths == solution.widths for trial in trials):
+        again = any(trial.solution.widths == solution.widths for trial in trials)
+        if not solution.met and (again or any(trial.ratio <= aim for trial in trials)):
             break
+        if again:
+            if trials[-1].ratio <= aim:
+                break
+            aimed *= 1 - OVERSHOOT
+            continue
         predicted = predictor.latency_ms(solution.widths) / full
         ratio, noise = bench.ratio_at(solution.widths)
         trials.append(Trial(solution, predicted, ratio, noise))
@@ -168,25 +176,27 @@ def solve_measured(
         progress(Event(STAGE, turn + 1, TRIES, note))
         if USED_AT_LEAST * aim <= ratio <= aim:
             break
-        aimed = _next_aim(trials, aim)
+        if sum(trial.ratio <= aim for trial in trials) >= ENOUGH:
+            break
+        aimed = _next_aim(aimed, ratio, aim)
     within = [trial for trial in trials if trial.ratio <= aim]
     if not within:
+        assert posed is not None
         raise BudgetError(_least(posed, bench, budget_ms, unpruned_ms, trials))
     progress(Event(STAGE, TRIES, TRIES))
     return min(within, key=lambda trial: (trial.solution.lost, trial.ratio))
 
 
-def _next_aim(trials: Sequence[Trial], aim: float) -> float:
+def _next_aim(aimed: float, ratio: float, aim: float) -> float:
     """Where to aim the next prediction so that the measurement comes out just under the aim.
 
-    The table has learned from the last trial, so that solving again with the same aim mostly suffices. A solver likes
-    plans that are predicted too fast, though: each trial that came out over tightens the aim a little; one that came
-    out under loosens it by half of what was left.
+    The table has learned from the last trial, so that only a part of its error is to be expected again; but solvers
+    like plans that are predicted too fast, so that aiming at the same figure again would end over it for long.
     """
-    last = trials[-1]
-    if last.ratio > aim:
-        return aim * (1 - OVERSHOOT * sum(trial.ratio > aim for trial in trials))
-    return aim * min(1 + (aim / last.ratio - 1) / 2, LOOSEN_AT_MOST)
+    change = math.pow(aim / ratio, TAKEN_OFF)
+    if ratio > aim:
+        return aimed * max(change, LEAST_CHANGE) * (1 - OVERSHOOT)
+    return aimed * min(change, 1 / LEAST_CHANGE)
 
 
 def _least(problem: Problem, bench: Bench, budget_ms: float, unpruned_ms: float, trials: Sequence[Trial]) -> str:

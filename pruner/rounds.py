@@ -60,6 +60,7 @@ class Rounds:
         )
         progress(Event("export the network", 1, 1))
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}
+        self._common: int | None = None
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -208,7 +209,24 @@ class Rounds:
     def _step(self, group: str) -> int:
         if self.bench.predictor is None:
             return 1
-        return self.bench.table.width_step(group, self.network.units, self.network.widths)
+        step = self.bench.table.width_step(group, self.network.units, self.network.widths)
+        return max(step, self._common_step()) if self.network.widths[group] >= 4 * self._common_step() else step
+
+    def _common_step(self) -> int:
+        """The step that most of the network's time keeps to: a device's blocks are the same for all layers.
+
+        A family whose few or noisy points hide its step borrows it.
+        """
+        if self._common is None:
+            assert self.bench.predictor is not None
+            votes: dict[int, float] = {}
+            for group in self.network.widths:
+                units = [unit for unit in self.network.units if group in unit.groups]
+                cost = sum(self.bench.predictor.unit_ms(unit.name, self.network.widths) for unit in units)
+                step = self.bench.table.width_step(group, units, self.network.widths)
+                votes[step] = votes.get(step, 0.0) + cost
+            self._common = max(votes, key=lambda step: votes[step])
+        return self._common
 
     def _rank(self) -> Cost:
         if self.config.normalize == "latency" and self.bench.predictor is not None:
