@@ -163,12 +163,12 @@ def solve_measured(
         again = any(trial.solution.widths == solution.widths for trial in trials)
         if not solution.met and (again or any(trial.ratio <= aim for trial in trials)):
             break
+        predicted = predictor.latency_ms(solution.widths) / full
         if again:
             if trials[-1].ratio <= aim:
                 break
-            aimed *= 1 - OVERSHOOT
+            aimed = min(aimed, predicted) * (1 - OVERSHOOT)
             continue
-        predicted = predictor.latency_ms(solution.widths) / full
         ratio, noise = bench.ratio_at(solution.widths)
         trials.append(Trial(solution, predicted, ratio, noise))
         share = budget_ms / unpruned_ms
@@ -179,6 +179,8 @@ def solve_measured(
         if sum(trial.ratio <= aim for trial in trials) >= ENOUGH:
             break
         aimed = _next_aim(aimed, ratio, aim)
+        if ratio > aim:
+            aimed = min(aimed, predicted * (1 - OVERSHOOT))
     within = [trial for trial in trials if trial.ratio <= aim]
     if not within:
         assert posed is not None
