@@ -12,12 +12,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from profiler.export import to_onnx, write_onnx
+from pruner.deploy import measure
 from pruner.show import show_result
+from pruner.task import load_task
 
 ACCURACY_POINTS = 0.02
 LATPRUNE = [sys.executable, "-m", "pruner.main"]
@@ -47,17 +51,31 @@ def latprune(*arguments: str, may_miss: bool = False) -> dict[str, Any]:
     return found
 
 
-def check(result: dict[str, Any], engine: dict[str, Any], fresh: dict[str, Any], judge_accuracy: bool) -> list[Promise]:
-    """Every promise, from what the commands wrote."""
+def measure_anew(task: str, out: Path) -> float:
+    """The exported network's latency over the unpruned one's, by turns in a new process."""
+    found = load_task(task)
+    with TemporaryDirectory() as folder:
+        unpruned = Path(folder) / "unpruned.onnx"
+        write_onnx(to_onnx(found.deployed(found.build()), found.inputs()), unpruned)
+        ratio = measure(out, reference=unpruned).ratio
+    assert ratio is not None
+    return ratio
+
+
+def check(result: dict[str, Any], engine: dict[str, Any], ratio: float, judge_accuracy: bool) -> list[Promise]:
+    """Every promise, from what the commands wrote and what was measured anew."""
     after, before = result["after"], result["before"]
     latency = after["measured_ms"]
     difference = result["outputs_difference"]
     path = Path(engine["path"])
+    anew = ratio * before["measured_ms"]
     promises = [
         Promise("latency", latency <= result["budget_ms"], f"{latency:.3f} ms of {result['budget_ms']:.3f} ms"),
         Promise("outputs", difference <= 1e-4, f"ONNX differs from PyTorch by {difference:.1g}, at most 1e-4"),
         Promise("engine", path.is_file() and path.stat().st_size > 0, f"{path}, {engine['file_bytes'] / 1e6:.2f} MB"),
-        Promise("file", fresh["samples"] > 0, f"model.onnx measured anew: {fresh['measured_ms']:.3f} ms"),
+        Promise(
+            "latency again", anew <= result["budget_ms"], f"{anew:.3f} ms, in a new process, by turns with the unpruned"
+        ),
     ]
     if judge_accuracy:
         lost = before["metric"] - after["metric"]
@@ -85,8 +103,8 @@ def main(
     anew = ["--overwrite"] if (out / "result.json").exists() else []
     result = latprune(*pruning, *anew, may_miss=True)
     engine = latprune("export", str(out), "--backend", "tensorrt-rtx", "--compute-capability", compute_capability)
-    fresh = latprune("measure", str(out))
-    promises = check(result, engine, fresh, accuracy_check)
+    latprune("measure", str(out))
+    promises = check(result, engine, measure_anew(task, out), accuracy_check)
     show_result(result, promises, Console(), out=out)
     broken = [promise for promise in promises if not promise.passed]
     for promise in broken:
