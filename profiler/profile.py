@@ -257,8 +257,19 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
         measured_ms=full.median_ms if full else None,
         noise=full.noise if full else None,
         seconds=clock() - started,
-        stopped_because=stopped,
+        stopped_because=stopped + _shortfall(session),
         anew_because=session.variants.anew_because,
+    )
+
+
+def _shortfall(session: _Session) -> str:
+    """What to say when predictions are not as good as was asked for."""
+    error, config = session.recent_error(), session.config
+    if error is None or error <= config.target_error:
+        return ""
+    return (
+        f", and predictions are still off by {error:.1%} (asked: {config.target_error:.1%}); the same command with "
+        f"--networks {2 * config.networks_max} goes on from here"
     )
 
 

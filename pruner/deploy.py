@@ -15,7 +15,7 @@ from profiler.backends.interface import BuildSettings
 from profiler.graph_memory import graph_memory
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
-from pruner.runstate import register_file
+from pruner.runstate import is_unfinished, register_file
 
 MODEL = "model.onnx"
 CAREFULLY = MeasureConfig(warmup_s=0.2, min_time_s=1.0, max_time_s=10.0, min_samples=60, noise_target=0.004)
@@ -85,9 +85,12 @@ def run_model(run: Path) -> Path:
     if not run.is_dir():
         raise RunError(f"There is no run {run}.")
     path = run / MODEL
-    if not (run / "result.json").is_file() or not path.is_file():
+    if is_unfinished(run):
+        raise RunError(f"{run} holds no finished run. Finish it: the same latprune prune command goes on.")
+    if not path.is_file():
         raise RunError(
-            f"{run} holds no finished run (no result.json). Finish it: the same latprune prune command goes on."
+            f"{run} holds no finished run: there is no {MODEL} in it. "
+            "After your own training, pruner.save(model, plan, folder, inputs=example_inputs()) writes one."
         )
     return path
 
@@ -167,13 +170,15 @@ def _write_sidecar(run: Path, source: Path, report: ExportReport, version: str |
             for value in values
         ]
 
-    result = json.loads((run / "result.json").read_text())
+    written = run / "result.json"
+    result = json.loads(written.read_text()) if written.is_file() else {}
+    after = result.get("after", {})
     data = report.to_json() | {
         "runtime_version": version,
         "inputs": describe(model.graph.input),
         "outputs": describe(model.graph.output),
-        "predicted_ms": result["after"].get("predicted_ms"),
-        "measured_ms": result["after"].get("measured_ms"),
+        "predicted_ms": after.get("predicted_ms"),
+        "measured_ms": after.get("measured_ms"),
         "measured_with": result.get("fingerprint"),
     }
     target = report.path.with_name(report.path.name + ".json")

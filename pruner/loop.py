@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lut import LatencyTable, Predictor
-from lut.errors import BackendError, BudgetError
+from lut.errors import BackendError, BudgetError, MissingFamilyError
 from lut.records import MeasureConfig
 from profiler.export import write_onnx
 from profiler.inplace import Owners, to_rows
@@ -70,12 +70,17 @@ class Bench:
     def __init__(
         self, variants: Variants, client: WorkerClient, table: LatencyTable, *, latencies: bool = True
     ) -> None:
-        """Write the unpruned network; without `latencies` nothing is predicted."""
+        """Write the unpruned network; without `latencies` a table that lacks some merely predicts nothing."""
         self.variants = variants
         self.network = variants.network
         self.client = client
         self.table = table
-        self.predictor = self._predictor() if latencies else None
+        self.predictor: Predictor | None = None
+        try:
+            self.predictor = self._predictor()
+        except MissingFamilyError:
+            if latencies:
+                raise
         self._owners = Owners.of(variants)
         self._folder = tempfile.TemporaryDirectory(prefix="latprune-")
         self.unpruned = Path(self._folder.name) / "unpruned.onnx"

@@ -1,7 +1,8 @@
 """What gives a pruned network back: the plan and the weights in a run's directory; never pickle."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -10,29 +11,38 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError, RunError
 from profiler.cut import cut_positions
+from profiler.export import to_onnx, write_onnx
 from pruner.atomic import replacing
 from pruner.plan import PrunePlan
 from pruner.surgery import named_tensors, shape_difference, shapes_left
 
 PLAN = "plan.json"
 WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
 
 
 def persistent_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and the buffers that belong to the model's state, by their first names; tied tensors once."""
-    passing = {
-        id(module._buffers[leaf]) for module in model.modules() for leaf in module._non_persistent_buffers_set
-    }
+    passing = {id(module._buffers[leaf]) for module in model.modules() for leaf in module._non_persistent_buffers_set}
     return {name: tensor for name, tensor in named_tensors(model).items() if id(tensor) not in passing}
 
 
-def save(model: nn.Module, plan: PrunePlan, out: Path | str) -> None:
+def save(
+    model: nn.Module,
+    plan: PrunePlan,
+    out: Path | str,
+    *,
+    inputs: Sequence[Any] | None = None,
+    part: nn.Module | None = None,
+) -> None:
     """Write a pruned network as `plan.json` and `model.safetensors`; other files in the directory stay.
 
     Args:
         model: the pruned network, perhaps trained since.
         plan: by which it was pruned.
         out: a directory, made where it is missing.
+        inputs: example inputs; with them `model.onnx` is written too, which `latprune measure` and `export` take.
+        part: what is deployed of the model, where it is not the whole.
 
     Raises:
         RunError: the model's parameters are not of the shapes that the plan leaves, or `out` cannot be written.
@@ -45,6 +55,8 @@ def save(model: nn.Module, plan: PrunePlan, out: Path | str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(persistent_tensors(model), folder / WEIGHTS)
         plan.write(folder / PLAN)
+        if inputs is not None:
+            write_onnx(to_onnx(model if part is None else part, inputs), folder / ONNX)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error}.") from error
 

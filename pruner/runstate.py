@@ -143,6 +143,12 @@ def register_file(folder: Path, name: str) -> None:
         RunState(folder, data).add_file(name)
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run was begun in a directory and is not finished."""
+    data = _read_state(folder)
+    return data is not None and not data["finished"]
+
+
 def _read_state(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE
     try:

@@ -117,6 +117,8 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table.add_row("parameters", *_row(before, after, "parameters", format_count))
     table.add_row("weights", *_row(before, after, "weights_bytes", format_mb))
     table.add_row("activation memory", *_row(before, after, "peak_activation_bytes", format_mb))
+    if result.get("memory_budget_bytes") is not None:
+        table.add_row("total memory", *_row(before, after, "total_bytes", format_mb))
     return table
 
 

@@ -200,6 +200,7 @@ def write_atomically(out: Path, content: Any) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(memoryview(content))
+        Path(name).chmod(0o644)
         Path(name).replace(out)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from lut.records import DeviceFingerprint
 from profiler.network import analyze
 from profiler.profile import ProfileConfig, profile
 from profiler.progress import Event
+from pruner.deploy import export_run, measure
 from pruner.prune import Budget, PruneConfig, check_device, prune
 from pruner.task import Task, load_task
 
@@ -80,10 +81,12 @@ def test_a_model_that_the_user_trained_on_is_saved_and_comes_back(finished: Path
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.25)
-    pruner.save(model, pruner.PrunePlan.read(finished / "plan.json"), tmp_path / "tuned")
+    pruner.save(model, pruner.PrunePlan.read(finished / "plan.json"), tmp_path / "tuned", inputs=task.inputs())
     again = pruner.load(task.model, tmp_path / "tuned")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+    assert measure(tmp_path / "tuned").samples > 0
+    assert export_run(tmp_path / "tuned", backend="onnxruntime").file_bytes > 0
 
 
 def test_a_finished_run_is_not_touched_without_overwrite(finished: Path, task: Task, table_path: Path) -> None:
