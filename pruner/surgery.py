@@ -71,38 +71,6 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def positions_in(model: nn.Module, part: nn.Module, positions: Lost) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Name the positions of a part's parameters as the whole model does; parameters are known by identity.
-
-    Args:
-        model: the whole, of which `part` holds the same tensors.
-        part: what the positions were found on, such as `task.network(model)`.
-        positions: for each parameter of the part and dimension the positions that go.
-
-    Raises:
-        LatpruneError: a parameter of the part is none of the model's (the part is a copy), or the part lacks it.
-    """
-    whole = {id(tensor): name for name, tensor in named_tensors(model).items()}
-    own = named_tensors(part)
-    found: dict[str, dict[int, tuple[int, ...]]] = {}
-    modules = {id(module): path for path, module in model.named_modules()}
-    for name, dimensions in positions.items():
-        if name not in own and number_in(part, name) is not None:
-            path, _, attribute = name.rpartition(".")
-            larger = modules.get(id(part.get_submodule(path)), path)
-            found[f"{larger}.{attribute}".lstrip(".")] = {d: tuple(gone) for d, gone in dimensions.items()}
-            continue
-        if name not in own:
-            raise LatpruneError(f"The network has no parameter {name!r}: its groups belong to another network.")
-        if id(own[name]) not in whole:
-            raise LatpruneError(
-                f"The parameter {name!r} of what network(model) gives is not one of the model's. "
-                "network() must give back the model's own modules, not a copy of them."
-            )
-        found[whole[id(own[name])]] = {dimension: tuple(gone) for dimension, gone in dimensions.items()}
-    return found
-
-
 def shapes_left(model: nn.Module, removed: Lost) -> dict[str, tuple[int, ...]]:
     """The shape that each parameter concerned has after a removal.
 

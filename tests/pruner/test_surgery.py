@@ -9,7 +9,8 @@ from torch import nn
 from lut.errors import LatpruneError
 from profiler.cut import cut_positions, lost_positions
 from profiler.trial import find_groups
-from pruner.surgery import mask, positions_in, shape_difference, shapes_left, shrink
+from pruner.narrow import names_in, renamed
+from pruner.surgery import mask, shape_difference, shapes_left, shrink
 from tests.pruner.networks import NETWORKS, ConcatNet, ResidualNet, build, inputs
 
 
@@ -53,9 +54,9 @@ class Whole(nn.Module):
 
 def test_positions_found_on_a_part_are_renamed_for_the_whole() -> None:
     model = Whole()
-    lost = lost_positions(find_groups(model.part, inputs()), {"inner": [0, 1]})
-    found = positions_in(model, model.part, lost)
-    assert found["part.inner.weight"] == {0: (0, 1)}
+    groups = renamed(find_groups(model.part, inputs()), names_in(model, model.part))
+    found = lost_positions(groups, {"inner": [0, 1]})
+    assert found["part.inner.weight"] == {0: [0, 1]}
     small = cut_positions(model, found)
     assert small.part.inner.weight.shape[0] == 3  # type: ignore[union-attr]
     assert shape_difference(small, shapes_left(model, found)) is None
@@ -65,7 +66,7 @@ def test_positions_found_on_a_part_are_renamed_for_the_whole() -> None:
 def test_a_part_that_is_a_copy_is_refused() -> None:
     model = Whole()
     with pytest.raises(LatpruneError, match="not a copy"):
-        positions_in(model, copy.deepcopy(model.part), {"inner.weight": {0: [1]}})
+        names_in(model, copy.deepcopy(model.part))
 
 
 def test_positions_that_are_not_there_are_refused() -> None:
