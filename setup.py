@@ -29,8 +29,7 @@ setup(
         "onnxruntime": ["onnxruntime>=1.22"],
         "gpu": ["onnxruntime-gpu>=1.22", "nvidia-ml-py>=12.560"],
         "tensorrt-rtx": [f"tensorrt-rtx-cu13>=1.7; {RTX}"],
-        # The ordinary index has only the bindings; the libraries come from NVIDIA's own:
-        # pip install --extra-index-url https://pypi.nvidia.com "latprune[tensorrt]"
+        # The ordinary index has only the bindings; the libraries come from NVIDIA's own (pip's --extra-index-url).
         "tensorrt": ["tensorrt>=10.3"],
         "openvino": ["openvino>=2025.0"],
         "vision": ["torchvision>=0.24", "pillow>=10.4"],

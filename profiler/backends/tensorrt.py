@@ -9,7 +9,7 @@ from profiler.backends.interface import BackendStatus, BuildReport, BuildSetting
 from profiler.backends.trt_common import build_engine, no_gpu
 from profiler.device import GpuFacts, read_gpu
 
-INSTALL = "pip install tensorrt --extra-index-url https://pypi.nvidia.com"
+INSTALL = "pip install tensorrt --extra-index-url INDEX (NVIDIA's own; its TensorRT installation guide names it)"
 
 
 class TensorRt:
