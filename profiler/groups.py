@@ -113,9 +113,7 @@ def tie_rectangles(labels: Labels, layers: Iterable[Tensor]) -> None:
             return
 
 
-def _reasons(
-    marks: Sequence[tuple[NDArray[np.int64], str]], roots: NDArray[np.int64]
-) -> dict[int, str]:
+def _reasons(marks: Sequence[tuple[NDArray[np.int64], str]], roots: NDArray[np.int64]) -> dict[int, str]:
     found: dict[int, str] = {}
     for members, reason in marks:
         for root in np.unique(roots[members[members > 0]]).tolist():
@@ -225,9 +223,7 @@ def _training_trace(model: nn.Module, inputs: Sequence[Any], trace: Trace) -> Tr
         return None
 
 
-def read_structure(
-    model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, fingerprints: bool = False
-) -> Structure:
+def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> Structure:
     """Trace a network and find its groups, without trying them on a shrunk copy.
 
     Raises:
@@ -237,7 +233,7 @@ def read_structure(
     for pattern in freeze:
         if not any(matches(pattern, name) for name in names):
             raise LatpruneError(f"--freeze {pattern} names no layer of the network; they are named like {names[0]!r}.")
-    trace = record(model, inputs, fingerprints=fingerprints)
+    trace = record(model, inputs)
     labels = Labels()
     layers = propagate(trace, labels)
     everything = [layer for of_value in layers.values() for layer in of_value]

@@ -254,11 +254,9 @@ def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure) -> Str
     return replace(structure, groups=_sift(trial.failure, groups))
 
 
-def analyze_structure(
-    model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, fingerprints: bool = False
-) -> Structure:
+def analyze_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> Structure:
     """Trace a network, find its groups and prove on a shrunk copy that what is prunable runs."""
-    return settle(model, inputs, read_structure(model, inputs, freeze, fingerprints=fingerprints))
+    return settle(model, inputs, read_structure(model, inputs, freeze))
 
 
 def find_groups(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> list[ChannelGroup]:

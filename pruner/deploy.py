@@ -15,6 +15,7 @@ from profiler.backends.interface import BuildSettings
 from profiler.graph_memory import graph_memory
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
+from pruner.atomic import write_text
 from pruner.runstate import is_unfinished, register_file
 
 MODEL = "model.onnx"
@@ -182,9 +183,7 @@ def _write_sidecar(run: Path, source: Path, report: ExportReport, version: str |
         "measured_with": result.get("fingerprint"),
     }
     target = report.path.with_name(report.path.name + ".json")
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(data, indent=2) + "\n")
-    partial.replace(target)
+    write_text(target, json.dumps(data, indent=2) + "\n")
 
 
 def measure(
