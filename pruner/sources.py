@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 import warnings
@@ -24,6 +25,14 @@ Shapes = Sequence[Sequence[int]]
 
 IMAGE = "1x3x224x224"
 """What torchvision's classifiers take."""
+
+EXAMPLES = {
+    "detection": "3x320x320",
+    "segmentation": IMAGE,
+    "video": "1x3x16x224x224",
+    "optical_flow": "1x3x128x128,1x3x128x128",
+}
+"""What the networks in torchvision's other modules take, such as `torchvision.models.video`."""
 
 
 @dataclass(frozen=True)
@@ -158,16 +167,21 @@ def read_shapes(text: str) -> tuple[tuple[int, ...], ...]:
     return tuple(shapes)
 
 
-def _public(catalogue: str, name: str, shapes: Shapes, build: Callable[[], nn.Module]) -> Source:
+def _public(
+    catalogue: str, name: str, shapes: Shapes, build: Callable[[], nn.Module], *, as_list: bool = False
+) -> Source:
+    """A network with random weights and inputs, the same ones every time; `as_list` gives the inputs as one list."""
+
     def model() -> nn.Module:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             return build().eval()
 
-    def example_inputs() -> tuple[Tensor, ...]:
+    def example_inputs() -> tuple[Tensor | list[Tensor], ...]:
         generator = torch.Generator().manual_seed(0)
-        return tuple(torch.randn(size, generator=generator) for size in shapes)
+        tensors = [torch.randn(size, generator=generator) for size in shapes]
+        return (tensors,) if as_list else tuple(tensors)
 
     return Source(name, f"{catalogue}:{name}", {"model": model, "example_inputs": example_inputs})
 
@@ -185,13 +199,26 @@ def _torchvision(name: str, shapes: Shapes | None) -> Source:
         raise TaskError("torchvision is not installed: pip install 'latprune[vision]'") from error
     if name not in catalogue.list_models():
         raise _unknown("torchvision", name, catalogue.list_models())
-    classifiers = catalogue.list_models(module=catalogue)
-    if shapes is None and name not in classifiers:
-        raise TaskError(f"torchvision:{name} does not classify images: give its input shape, such as --input {IMAGE}.")
+    others = (kind for kind in EXAMPLES if name in catalogue.list_models(module=getattr(catalogue, kind)))
+    kind = next(others, None)
+    if shapes is None:
+        if name not in catalogue.list_models(module=catalogue):
+            example = EXAMPLES.get(kind or "", IMAGE)
+            raise TaskError(
+                f"torchvision:{name} does not classify images: give its input shape, such as --input {example}."
+            )
+        shapes = read_shapes(IMAGE)
+    detects = kind == "detection"
+    if detects and any(len(shape) != 3 for shape in shapes):
+        given = ",".join("x".join(map(str, shape)) for shape in shapes)
+        raise TaskError(
+            f"torchvision:{name} takes a list of pictures, each of three dimensions, and --input gives {given}.\n"
+            f"Give one shape for each picture: --input {EXAMPLES['detection']}, or several separated by commas."
+        )
     builder = catalogue.get_model_builder(name)
-    takes_backbone = "weights_backbone" in builder.__kwdefaults__ if builder.__kwdefaults__ else False
-    arguments: dict[str, Any] = {"weights": None} | ({"weights_backbone": None} if takes_backbone else {})
-    return _public("torchvision", name, shapes or read_shapes(IMAGE), lambda: builder(**arguments))
+    # `weights_backbone` and its like are asked for by default; decorated builders show them in the signature only
+    weights = [parameter for parameter in inspect.signature(builder).parameters if parameter.startswith("weights")]
+    return _public("torchvision", name, shapes, lambda: builder(**dict.fromkeys(weights)), as_list=detects)
 
 
 def _timm(name: str, shapes: Shapes | None) -> Source:
