@@ -43,10 +43,6 @@ BATCH_NORMS = frozenset(
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update "
     "cudnn_batch_norm _batch_norm_no_update".split()
 )
-ATTENTIONS = frozenset(
-    "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention "
-    "_scaled_dot_product_flash_attention".split()
-)
 
 
 def _named(names: Collection[str]) -> Callable[[Step], bool]:
@@ -59,7 +55,7 @@ RULES: tuple[tuple[Callable[[Step], bool], Rule], ...] = (
     (_named(BATCH_NORMS), batch_norm),
     (_named({"native_layer_norm", "_fused_rms_norm"}), layer_norm),
     (_named({"native_group_norm"}), group_norm),
-    (_named(ATTENTIONS), attention),
+    (_named({"scaled_dot_product_attention"}), attention),
     (_named({"_softmax", "_log_softmax", "softmax", "log_softmax"}), softmax),
     (_named({"glu"}), gate),
     (_named({"_weight_norm_interface", "_weight_norm"}), weight_norm),

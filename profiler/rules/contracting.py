@@ -163,7 +163,7 @@ def _freeze_alone(site: Site, output: Layers, added: Ref, shape: tuple[int, ...]
 def attention(site: Site) -> list[Layers]:
     """Scaled dot-product attention: a whole head goes or stays, so that the scale keeps its meaning."""
     query, key, value = site.step.args[:3]
-    mask = site.step.kwargs.get("attn_mask")
+    mask = site.argument(3, "attn_mask")
     labels = site.labels
     heads: list[Tensor] = []
     fixed = False
