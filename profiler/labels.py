@@ -5,6 +5,7 @@ vary. An element with label l goes when channel l goes; a weight carries one lay
 Label 0 means *nothing*. Labels that must go together are united; the pairs are solved at once as connected components.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,15 @@ def compress(layer: Tensor) -> Tensor:
     return layer.expand(shape)
 
 
+def differs(layer: Tensor, dimensions: Sequence[int], roots: NDArray[np.int64]) -> bool:
+    """Whether different choices stand along any of these dimensions; label 0 differs from nothing."""
+    seen = torch.from_numpy(roots)[compact(layer)]
+    return any(
+        bool((seen != seen.amax(dimension, keepdim=True)).logical_and(seen != roots[0]).any())
+        for dimension in dimensions
+    )
+
+
 def along(vector: Tensor, dimension: int, shape: Sequence[int]) -> Tensor:
     """Lay a vector of labels along one dimension of a tensor of this shape."""
     view = [1] * len(shape)
@@ -73,6 +83,9 @@ class Labels:
         self.frozen: list[tuple[NDArray[np.int64], str]] = []
         self.approximate: list[tuple[NDArray[np.int64], str]] = []
         self.internal: list[NDArray[np.int64]] = []
+        self.aside: list[NDArray[np.int64]] = []
+        self.crossings: list[tuple[Tensor, Tensor, str]] = []
+        self.free: list[tuple[int, int]] = []
         self.produced: set[ParameterDimension] = set()
         self.consumed: set[ParameterDimension] = set()
         self.runs: dict[ParameterDimension, tuple[int, int]] = {}
@@ -82,6 +95,18 @@ class Labels:
         """A vector of labels that nobody has."""
         self.count += length
         return torch.arange(self.count - length, self.count)
+
+    def created(self, length: int) -> Tensor:
+        """Fresh labels for what is the same at each place (zeros, ones, what was stretched): its length is free."""
+        vector = self.fresh(length)
+        self.free.append((self.count - length, self.count))
+        return vector
+
+    def is_created(self, layer: Tensor) -> bool:
+        """Whether a layer's labels were handed out by `created`."""
+        label = int(layer.max())
+        place = bisect_right(self.free, (label, self.count + 1)) - 1
+        return place >= 0 and label < self.free[place][1]
 
     def of_parameter(self, name: str, shape: Sequence[int]) -> Layers:
         """One layer for each dimension of a parameter; the same labels each time it is asked."""
@@ -118,13 +143,48 @@ class Labels:
 
     def tie(self, layer: Tensor, dimensions: Sequence[int]) -> Tensor:
         """Unite a layer's labels along these dimensions, and give back the layer without them."""
-        reduced = layer
+        reduced = compact(layer)
         for dimension in dimensions:
-            if layer.shape[dimension] > 1 and reduced.stride(dimension) != 0:
-                first = reduced.narrow(dimension, 0, 1)
-                self.unite(reduced, first.expand(reduced.shape))
-                reduced = first.expand(layer.shape)
-        return reduced
+            if reduced.shape[dimension] > 1:
+                one = reduced.amax(dimension, keepdim=True)
+                self.unite(reduced, one)
+                reduced = one
+        return reduced.expand(layer.shape)
+
+    def cross(self, large: Tensor, small: Tensor, reason: str) -> None:
+        """Note that a layer meets one that varies along some of its dimensions only.
+
+        Either whole slices go, and the small one's labels stay for this reason, or the same place goes in each slice
+        and takes them along. What the rest of the network asks for decides: see `settle_crossings`.
+        """
+        self.crossings.append((compact(large), compact(small), reason))
+
+    def settle_crossings(self) -> None:
+        """Decide what `cross` left open; where both ways are, the longest dimension is kept."""
+        while self.crossings:
+            roots = self.roots()
+            left = [crossing for crossing in self.crossings if not self._settled(crossing, roots)]
+            if len(left) == len(self.crossings):
+                large, small, reason = left.pop(0)
+                if max(varying(large), key=lambda d: large.shape[d]) in varying(small):
+                    self.unite(large, small)
+                else:
+                    self.tie(large, varying(small))
+                    self.freeze([small], reason)
+            self.crossings = left
+
+    def _settled(self, crossing: tuple[Tensor, Tensor, str], roots: NDArray[np.int64]) -> bool:
+        large, small, reason = crossing
+        inside = varying(small)
+        across = [dimension for dimension in varying(large) if dimension not in inside]
+        if not differs(large, across, roots):
+            self.unite(large, small)
+        elif not differs(large, inside, roots):
+            self.freeze([small], reason)
+            self.aside.append(np.unique(small.reshape(-1).numpy()))
+        else:
+            return False
+        return True
 
     def only_along(self, layer: Tensor, dimension: int) -> Tensor:
         """Tie a layer along all other dimensions; a vector of its labels along this one."""
@@ -140,6 +200,10 @@ class Labels:
     def soften(self, layers: Sequence[Tensor], reason: str) -> None:
         """Removing these labels is not exactly masking them."""
         self._mark(self.approximate, layers, reason)
+
+    def set_aside(self, layers: Sequence[Tensor]) -> None:
+        """These labels stand along an axis that is no channel's, unless some layer makes or takes them."""
+        self.aside.extend(np.unique(compact(layer).reshape(-1).numpy()) for layer in layers)
 
     def hide(self, layers: Sequence[Tensor]) -> None:
         """These labels are no channels at all (a kernel's width, an axis of tokens)."""

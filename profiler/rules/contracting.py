@@ -1,12 +1,13 @@
-"""Operations that contract: convolution, matrix products and attention unite what they sum over with their weights."""
+"""Convolutions: what they sum over unites with their weights' columns, what they make has the labels of their rows."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from profiler.labels import Layers, along, varying
-from profiler.rules.site import Site, columns, join
-from profiler.trace import Ref
+from profiler.labels import Layers, along, compact, varying
+from profiler.rules.site import Site, columns
+from profiler.rules.spatial import neighbours
 
 FIXED = "multiplies them with a tensor whose size is fixed"
 TAKES_FIXED = "takes in a tensor whose size is fixed"
@@ -23,11 +24,22 @@ class _Ends:
 
 def convolution(site: Site) -> list[Layers]:
     """Convolution, plain, grouped, depthwise or transposed, in any number of dimensions."""
-    source, weight, bias = site.step.args[:3]
+    source, bias = site.step.args[0], site.step.args[2]
     transposed, groups = bool(site.step.args[6]), int(site.step.args[8])
+    slid = [
+        passed
+        for layer in site.of(source)
+        if varying(layer) and 1 not in varying(layer)
+        for passed in _slides(site, layer, transposed)
+    ]
+    leaving = contract(site, groups, bias, transposed=transposed)
+    return [slid if leaving is None else [along(leaving, 1, site.shape()), *slid]]
+
+
+def contract(site: Site, groups: int, bias: Any, *, transposed: bool = False) -> Tensor | None:
+    """Unite what enters a convolution with its weight; the labels of what leaves it, or None."""
+    source, weight = site.step.args[:2]
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
-    slid = (layer for layer in site.of(source) if varying(layer) and 1 not in varying(layer))
-    site.freeze(slid, "slides over them")
     site.labels.hide([layer for layer in site.of(weight) if not {0, 1} & set(varying(layer))])
     ends = _Ends(columns(site, source, 1), columns(site, weight, in_dim), columns(site, weight, out_dim))
     if groups == 1:
@@ -44,7 +56,28 @@ def convolution(site: Site) -> list[Layers]:
             site.labels.unite(layer, leaving)
         else:
             site.freeze([layer], "adds them to a tensor whose size is fixed")
-    return [[along(leaving, 1, site.shape())] if leaving is not None else []]
+    return leaving
+
+
+def _slides(site: Site, layer: Tensor, transposed: bool) -> Layers:
+    """Labels along a dimension on which the kernel slides.
+
+    Followed where the kernel has one place there (tokens as channels), or slides over the channels of one map (ECA).
+    """
+    shape, kernel = site.value(site.step.args[0]).shape, site.value(site.step.args[1]).shape
+    stride, padding, dilation = site.step.args[3:6]
+    (dimension, *more), single = varying(layer), shape[1] == 1
+    if dimension == 0 and not more:
+        return [compact(layer).expand(site.shape())]
+    if not more and not transposed and (single or len(shape) == 3):
+        settings = [int(numbers[dimension - 2 if len(numbers) > 1 else 0]) for numbers in (stride, padding, dilation)]
+        if kernel[dimension] == 1 and settings[:2] == [1, 0]:
+            return [compact(layer).expand(site.shape())]
+        if single and settings[2] == 1:
+            return neighbours(site, layer, (kernel[dimension], settings[0], settings[1]), site.shape())
+    site.freeze([layer], "slides over them")
+    site.labels.set_aside([layer])
+    return []
 
 
 def _contract(site: Site, ends: _Ends) -> None:
@@ -96,95 +129,3 @@ def _grouped_transposed(site: Site, ends: _Ends, groups: int) -> Tensor | None:
     site.role(weight, 1, makes=True)
     labels.tie(fed, [0])
     return ends.outputs.repeat(groups) if ends.outputs is not None else None
-
-
-def matmul(site: Site) -> list[Layers]:
-    """Matrix products (mm, bmm, addmm, baddbmm): unite along the contracted dimension, keep the others.
-
-    Where labels also vary along a batch dimension (attention's heads), the whole of each batch entry is tied.
-    """
-    arguments = site.step.args
-    added = arguments[0] if site.step.name in {"addmm", "baddbmm"} else None
-    left, right = arguments[1:3] if added is not None else arguments[:2]
-    rank, shape = len(site.value(left).shape), site.shape()
-    output: Layers = []
-    ones = _summed(site, left, (rank - 1, rank - 2), output)
-    others = [layer.transpose(-1, -2) for layer in _summed(site, right, (rank - 2, rank - 1), output)]
-    for one in ones:
-        for other in others:
-            site.labels.unite(one, other)
-    if not (ones and others):
-        site.freeze(ones + others, FIXED)
-    _same_batch(site, left, right, rank - 2)
-    if added is not None:
-        for layer in site.of(added):
-            if varying(layer):
-                join(site, output, layer.expand(shape))
-        _freeze_alone(site, output, added, shape)
-    return [[layer for layer in output if varying(layer)]]
-
-
-def _summed(site: Site, argument: Ref, dims: tuple[int, int], output: Layers) -> Layers:
-    """An operand's labels along the dimension that is summed over; those of the others join the output's."""
-    inner, outer = dims
-    site.role(argument, inner, makes=False)
-    site.role(argument, outer, makes=True)
-    tied: Layers = []
-    for layer in site.of(argument):
-        if inner not in varying(layer):
-            join(site, output, layer.narrow(inner, 0, 1).expand(site.shape()))
-            continue
-        layer = site.labels.tie(layer, [outer]).narrow(outer, 0, 1)
-        if any(d < min(dims) for d in varying(layer)):
-            layer = site.labels.tie(layer, [inner])
-            join(site, output, layer.narrow(inner, 0, 1).expand(site.shape()))
-        tied.append(layer)
-    return tied
-
-
-def _same_batch(site: Site, left: Ref, right: Ref, batch: int) -> None:
-    """Labels along a batch dimension need labels in the other operand too."""
-    for one, other in ((left, right), (right, left)):
-        known = {d for layer in site.of(other) for d in varying(layer)}
-        site.freeze((layer for layer in site.of(one) if {d for d in varying(layer) if d < batch} - known), FIXED)
-
-
-def _freeze_alone(site: Site, output: Layers, added: Ref, shape: tuple[int, ...]) -> None:
-    """What a bias of fixed size is added to cannot go."""
-    own = site.value(added).shape
-    full = [1] * (len(shape) - len(own)) + list(own)
-    known = {d + len(shape) - layer.dim() for layer in site.of(added) for d in varying(layer)}
-    for layer in output:
-        dims = {d for d in varying(layer) if full[d] > 1}
-        if dims and not dims & known:
-            site.freeze([layer], "adds a tensor whose size is fixed")
-
-
-def attention(site: Site) -> list[Layers]:
-    """Scaled dot-product attention: a whole head goes or stays, so that the scale keeps its meaning."""
-    query, key, value = site.step.args[:3]
-    mask = site.argument(3, "attn_mask")
-    labels = site.labels
-    heads: list[Tensor] = []
-    fixed = False
-    for argument in (query, key, value):
-        for layer in site.of(argument):
-            if 1 in varying(layer):
-                tied = labels.tie(layer, [d for d in varying(layer) if d != 1])
-                heads.append(tied.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1))
-            elif 3 in varying(layer):
-                site.freeze([layer], "scales by the width of a single head, which must stay")
-            else:
-                site.freeze([layer], "looks across them")
-        fixed |= not any(1 in varying(layer) for layer in site.of(argument))
-    if isinstance(mask, Ref) and len(site.value(mask).shape) == 4:
-        along_heads = [layer for layer in site.of(mask) if 1 in varying(layer)]
-        fixed |= site.value(mask).shape[1] > 1 and not along_heads
-        heads.extend(labels.only_along(layer, 1).reshape(1, -1, 1, 1) for layer in along_heads)
-        site.freeze((layer for layer in site.of(mask) if set(varying(layer)) - {1}), "looks across them")
-    for head in heads[1:]:
-        labels.unite(heads[0], head)
-    if fixed:
-        site.freeze(heads, FIXED)
-    return site.alone([layer.narrow(2, 0, 1).expand(site.shape()) for layer in site.of(value)
-                       if layer.shape[-1] == site.shape()[-1]])  # fmt: skip

@@ -7,50 +7,43 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from profiler.labels import Layers, along, compact, compress, varying
-from profiler.rules.site import Site, is_ref, meet, refs_in, refuse
+from profiler.rules.site import Site, is_ref, refuse
 from profiler.trace import Ref, Step
 
 MOVES = frozenset(
-    "view _unsafe_view reshape permute transpose t expand chunk slice select unbind "
-    "unsqueeze squeeze clone contiguous alias detach detach_ _to_copy to lift lift_fresh flip roll pixel_shuffle "
-    "pixel_unshuffle repeat unfold im2col narrow movedim diagonal rot90 tril triu "
+    "view _unsafe_view reshape permute transpose t chunk slice unsqueeze squeeze clone contiguous alias detach detach_ "
+    "_to_copy to lift lift_fresh flip roll pixel_shuffle pixel_unshuffle unfold narrow movedim diagonal rot90 "
     "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-    "upsample_nearest1d upsample_nearest2d upsample_nearest3d swapaxes flatten squeeze_ "
-    "unsqueeze_ transpose_ t_ repeat_interleave".split()
+    "swapaxes flatten squeeze_ unsqueeze_ transpose_ t_ swapaxes_ repeat_interleave resolve_conj resolve_neg "
+    "split_copy view_copy permute_copy slice_copy unsqueeze_copy".split()
 )
-CREATIONS = frozenset(
-    "empty zeros ones full arange linspace rand randn randint new_zeros new_ones new_full new_empty scalar_tensor eye "
-    "randperm empty_strided new_empty_strided _local_scalar_dense item shape size sym_size is_same_size "
-    "tril_indices triu_indices".split()
-)
-SAME = frozenset("clone contiguous alias detach _to_copy lift_fresh to detach_ lift".split())
+SPLITS = frozenset("split split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk".split())
+SAME = frozenset("clone contiguous alias detach _to_copy lift_fresh to detach_ lift resolve_conj resolve_neg".split())
 """Operations that change no element's place."""
 
 KEYWORDS = frozenset({"dim", "dims", "start", "end", "step", "accumulate", "sparse_grad", "implicit", "output_size"})
 """Keywords of moving operations that say where elements go; the others (type, memory) do not concern labels."""
 
 Chosen = dict[int, Tensor]
-"""Contents that stand for values which the trace did not keep."""
+"""Contents that stand for integer and boolean tensors, which choose places and have no labels of their own."""
 
 
 def move(site: Site, chosen: Chosen | None = None) -> list[Layers]:
     """Run the step's operation on each layer of labels."""
     step = site.step
-    depth = max((len(site.of(ref)) for ref in site.refs), default=0)
+    depth = max((len(site.of(ref)) for ref in site.refs if ref.index not in (chosen or {})), default=0)
     outputs: list[Layers] = [[] for _ in step.outputs]
     for number in range(depth):
 
         def substitute(leaf: Any, number: int = number) -> Any:
             if not isinstance(leaf, Ref):
                 return leaf
-            value, layers = site.value(leaf), site.of(leaf)
-            if number < len(layers):
-                return layers[number]
-            if value.data is not None and not layers:
-                return value.data
             if chosen and leaf.index in chosen:
                 return chosen[leaf.index]
-            return torch.zeros((), dtype=torch.int64).expand(value.shape)
+            layers = site.of(leaf)
+            if number < len(layers):
+                return layers[number]
+            return torch.zeros((), dtype=torch.int64).expand(site.value(leaf).shape)
 
         args, kwargs = tree_map(substitute, (step.args, dict(step.kwargs)), is_leaf=is_ref)
         moved = _run(step, args, {key: item for key, item in kwargs.items() if key in KEYWORDS})
@@ -59,7 +52,24 @@ def move(site: Site, chosen: Chosen | None = None) -> list[Layers]:
                 layer = compress(layer.to(torch.int64).reshape(site.trace.values[index].shape))
                 if varying(layer) or (layer.numel() and int(compact(layer).reshape(-1)[0])):
                     outputs[position].append(layer)
-    return outputs
+    return [_without_created(site, layers) for layers in outputs]
+
+
+def _without_created(site: Site, layers: Layers) -> Layers:
+    """One layer a dimension where created tensors are concerned: channels count before these, then the longest does.
+
+    (Heads that were repeated and flattened: what goes is a head with all its repetitions.)
+    """
+    if len(layers) < 2:
+        return layers
+    created = [layer for layer in layers if site.labels.is_created(layer)]
+    kept = [layer for layer in layers if all(layer is not other for other in created)]
+    taken = {d for layer in kept for d in varying(layer)}
+    for layer in sorted(created, key=lambda layer: -compact(layer).numel()):
+        if not taken & set(varying(layer)):
+            kept.append(layer)
+            taken.update(varying(layer))
+    return kept
 
 
 def _run(step: Step, args: Any, kwargs: Any) -> list[Any]:
@@ -79,17 +89,40 @@ def _run(step: Step, args: Any, kwargs: Any) -> list[Any]:
 
 
 def split(site: Site) -> list[Layers]:
-    """Splitting: into equal parts (chunk) the parts stay equal only if the same place goes in each."""
+    """Splitting: into equal parts (chunk) the parts stay equal only if the same place goes in each.
+
+    Where the code lists the sizes, these follow what is left of each part.
+    """
     outputs = move(site)
     dimension = int(site.argument(2, "dim", 0))
     sizes = {site.shape(position) for position in range(len(outputs))}
-    if len(outputs) > 1 and len(sizes) == 1:
+    if len(outputs) > 1 and len(sizes) == 1 and "with_sizes" not in site.step.name:
         for layer in site.of(site.step.args[0]):
             if dimension % layer.dim() in varying(layer):
                 first, *rest = layer.chunk(len(outputs), dimension)
                 for part in rest:
                     site.labels.unite(first, part)
     return outputs
+
+
+def pick(site: Site) -> list[Layers]:
+    """`select` and `unbind` count positions: what is picked by its number stays.
+
+    Where a layer varies along other dimensions too (query, key and value in one), the same place goes in each.
+    """
+    by_number = site.step.name == "select"
+    dimension = int(site.argument(1, "dim", 0))
+    for layer in site.of(site.step.args[0]):
+        own = dimension % layer.dim()
+        if own not in varying(layer):
+            continue
+        if varying(layer) != (own,):
+            site.labels.tie(layer, [own])
+        elif by_number:
+            site.freeze([layer.select(own, int(site.step.args[2]))], "picks it by its number")
+        else:
+            site.freeze([layer], "takes them one by one")
+    return move(site)
 
 
 def channel_shuffle(site: Site) -> list[Layers]:
@@ -108,9 +141,13 @@ def restride(site: Site) -> list[Layers]:
 
 
 def constant_pad(site: Site) -> list[Layers]:
-    """Padding with a constant: what is padded carries label 0."""
-    amounts = site.argument(1, "pad")
-    return [[compress(torch.constant_pad_nd(layer, amounts, 0)) for layer in site.of(site.step.args[0])]]
+    """Padding with a constant: along channels, what is padded carries label 0; along pixels it is its channel's."""
+    amounts, shape = site.argument(1, "pad"), site.shape()
+    padded: Layers = []
+    for layer in site.of(site.step.args[0]):
+        own = [0 if layer.dim() - 1 - k // 2 not in varying(layer) else n for k, n in enumerate(amounts)]
+        padded.append(torch.constant_pad_nd(compact(layer), own, 0).expand(shape))
+    return [padded]
 
 
 def concatenate(site: Site) -> list[Layers]:
@@ -132,7 +169,7 @@ def concatenate(site: Site) -> list[Layers]:
     output: Layers = []
     for wanted in dict.fromkeys(kind(layer) for layers in joined for layer in layers):
         parts = [next((layer for layer in layers if kind(layer) == wanted), None) for layers in joined]
-        if wanted != (dimension,):
+        if wanted != (dimension,) and not all(part is not None and dimension in varying(part) for part in parts):
             output.extend(_beside(site, parts, dimension))
             continue
         filled = [
@@ -152,51 +189,11 @@ def _beside(site: Site, parts: list[Tensor | None], dimension: int) -> Layers:
         first = torch.where(first == 0, part.narrow(dimension, 0, 1), first) if bool((first == 0).any()) else first
     if len(known) < len(parts):
         site.freeze(known, "joins them with a tensor whose size is fixed")
+        site.labels.set_aside(known)
         return []
     return [first.expand(site.shape())]
 
 
-def index(site: Site) -> list[Layers]:
-    """Indexing with tensors: a constant index moves labels, one that the network computes must not touch channels."""
-    source, places = site.step.args[0], site.step.args[1:]
-    by_tensors = site.step.name == "index"
-    dims = [d for d, item in enumerate(places[0]) if item is not None] if by_tensors else [places[0]]
-    computed = [ref for ref in refs_in(places) if site.value(ref).from_input or site.value(ref).data is None]
-    if not computed:
-        return move(site)
-    if any(d % layer.dim() in varying(layer) for layer in site.of(source) for d in dims):
-        return refuse(site, "chooses channels by what the network computes")
-    if any(site.value(ref).dtype == torch.bool for ref in computed):
-        return [_last_kept(site, site.of(source))]
-    return move(site, {ref.index: torch.zeros(site.value(ref).shape, dtype=torch.int64) for ref in computed})
-
-
-def _last_kept(site: Site, layers: Layers) -> Layers:
-    """Carry layers over a choice by a mask: only a last dimension of the same length is followed."""
-    kept, shape = [], site.shape()
-    for layer in layers:
-        if varying(layer) == (layer.dim() - 1,) and shape and shape[-1] == layer.shape[-1]:
-            kept.append(along(compact(layer).reshape(-1), len(shape) - 1, shape))
-        elif varying(layer):
-            site.freeze([layer], "moves them by what the network computes")
-    return kept
-
-
-def embedding(site: Site) -> list[Layers]:
-    """Table look-up: columns are channels, rows are fixed."""
-    weight = site.step.args[0]
-    shape = site.shape()
-    site.labels.hide([layer for layer in site.of(weight) if varying(layer) == (0,)])
-    site.role(weight, 1, makes=True)
-    rows = [compact(layer).reshape(-1) for layer in site.of(weight) if varying(layer) == (1,)]
-    return [[along(row, len(shape) - 1, shape) for row in rows]]
-
-
-def write(site: Site) -> list[Layers]:
-    """Copying into an existing tensor: followed where the whole tensor is written."""
-    target, source = site.step.args[:2]
-    storage = site.value(target).storage
-    first = next(value for value in site.trace.values if value.storage == storage)
-    if first.shape != site.value(target).shape and (site.of(source) or site.of(target)):
-        return refuse(site, "writes them into a part of another tensor")
-    return [meet(site, [source], site.shape())]
+def along_last(layer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A layer that varies along its last dimension, laid along the last one of another shape."""
+    return along(compact(layer).reshape(-1), len(shape) - 1, shape)

@@ -1,10 +1,9 @@
 """One step of the trace with the labels that reach it, and what all rules share: combining, joining and refusing."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -24,7 +23,9 @@ class Site:
     step: Step
     labels: Labels
     layers: dict[int, Layers]
-    makers: Mapping[int, Step]
+    history: "History"
+    used: bool = True
+    """Whether what the step makes reaches the network's output."""
 
     def value(self, argument: Ref) -> Value:
         """The traced value behind an argument."""
@@ -36,7 +37,7 @@ class Site:
             return []
         if argument.index not in self.layers:
             value = self.value(argument)
-            named = value.name is not None and value.dtype.is_floating_point
+            named = value.name is not None and (value.dtype.is_floating_point or value.dtype.is_complex)
             self.layers[argument.index] = self.labels.of_parameter(str(value.name), value.shape) if named else []
         return self.layers[argument.index]
 
@@ -46,13 +47,12 @@ class Site:
             return self.step.args[position]
         return self.step.kwargs.get(name, default)
 
-    def stretched(self, argument: Ref, dimension: int) -> bool:
-        """Whether a dimension (counted from the end) was made by expanding one of length 1: its size is free."""
-        maker = self.makers.get(argument.index)
-        if maker is None or maker.name not in {"expand", "expand_as"}:
-            return False
-        before = self.value(maker.args[0]).shape
-        return -dimension > len(before) or before[dimension] == 1
+    def contents(self, argument: Ref) -> Tensor | None:
+        """The elements of an integer or boolean tensor that the network's input does not change, if they are known."""
+        value = self.value(argument)
+        if value.from_input or self.history.is_stale(argument.index, value.storage):
+            return None
+        return value.data
 
     @property
     def refs(self) -> list[Ref]:
@@ -85,11 +85,48 @@ class Site:
         """Freeze these layers with this place in the reason."""
         self.labels.freeze([layer for layer in layers if layer is not None], f"{self.where} {because}")
 
+    def soften(self, layers: Sequence[Tensor], because: str) -> None:
+        """Mark these layers as not exact, with this place in the reason; what nobody uses harms nobody."""
+        if self.used:
+            self.labels.soften(layers, f"{self.where} {because}")
+
     def role(self, argument: Any, dimension: int, *, makes: bool) -> None:
         """Remember that a weight's dimension makes channels, or takes them in."""
         for layer in self.of(argument):
             if dimension in varying(layer):
                 (self.labels.produced if makes else self.labels.consumed).update(self.labels.keys_of(layer))
+
+
+@dataclass
+class History:
+    """When each value was made, and when each memory was last written: contents kept from before are stale."""
+
+    made: dict[int, int] = field(default_factory=dict)
+    written: dict[int, int] = field(default_factory=dict)
+
+    def add(self, number: int, step: Step, trace: Trace) -> None:
+        """Take note of a step, by its number."""
+        for output in step.outputs:
+            if output is not None:
+                self.made[output] = number
+                if step.in_place:
+                    self.written[trace.values[output].storage] = number
+
+    def is_stale(self, value: int, storage: int) -> bool:
+        """Whether the value's memory was written after it was made."""
+        return self.written.get(storage, -1) > self.made.get(value, -1)
+
+
+def used_steps(trace: Trace) -> list[bool]:
+    """For each step whether it has a share in the network's output (or writes where something is read)."""
+    wanted = {trace.values[number].storage for number in trace.outputs}
+    used = []
+    for step in reversed(trace.steps):
+        storages = {trace.values[number].storage for number in step.outputs if number is not None}
+        used.append(not storages or bool(storages & wanted))
+        if used[-1]:
+            wanted.update(trace.values[number].storage for number in step.inputs)
+    return used[::-1]
 
 
 def is_ref(leaf: Any) -> bool:
@@ -103,41 +140,59 @@ def refs_in(arguments: Any) -> list[Ref]:
 
 
 FIXED = "combines them with a tensor whose size is fixed"
+WHOLE = "combines them with channels of which only whole parts can go"
+
+Operand = tuple[Sequence[int], Layers]
+"""A tensor's shape and layers, both with leading dimensions of length 1 up to the rank of what it is combined to."""
 
 
 def meet(site: Site, arguments: Sequence[Any], shape: Sequence[int]) -> Layers:
-    """Combine element by element: labels that meet are united; what meets a tensor without labels cannot go.
-
-    Labels that cannot go are not carried on: what follows sees a tensor whose size is fixed.
-    """
-    operands: list[tuple[list[int], Layers]] = []
-    rank = len(shape)
+    """Combine tensors element by element; see `combine`."""
+    operands: list[Operand] = []
     for argument in arguments:
         if isinstance(argument, Ref):
             own = site.value(argument).shape
-            full = [1] * (rank - len(own)) + list(own)
+            full = [1] * (len(shape) - len(own)) + list(own)
             layers = [layer.reshape(full) if list(layer.shape) != full else layer for layer in site.of(argument)]
-            sizes = [1 if n > 1 and site.stretched(argument, d - rank) else n for d, n in enumerate(full)]
-            operands.append((sizes, layers))
+            operands.append((full, layers))
+    return combine(site, operands, shape)
+
+
+def combine(site: Site, operands: Sequence[Operand], shape: Sequence[int], *, settled: bool = False) -> Layers:
+    """Labels that meet are united; what meets a tensor without labels cannot go.
+
+    Where a layer varies along several dimensions, along some of which it meets a fixed size, whole slices along these
+    can still go. Labels that cannot go are not carried on: what follows sees a tensor whose size is fixed.
+
+    Args:
+        site: the step.
+        operands: what is combined.
+        shape: of the outcome.
+        settled: layers that share only some of their dimensions are united at once, not left open (`Labels.cross`).
+    """
     combined: Layers = []
     for _, layers in operands:
         for layer in layers:
             if varying(layer):
-                join(site, combined, layer.expand(list(shape)))
+                join(site, combined, layer.expand(list(shape)), settled=settled)
     kept: Layers = []
     for layer in combined:
-        dims = set(varying(layer))
-        if any(
-            any(sizes[d] > 1 for d in dims) and not any(dims & set(varying(own)) for own in layers)
-            for sizes, layers in operands
-        ):
+        dims = varying(layer)
+        fixed = [d for d in dims if any(_is_fixed(operand, d) for operand in operands)]
+        if len(fixed) == len(dims):
             site.freeze([layer], FIXED)
+            site.labels.set_aside([layer])
         else:
-            kept.append(layer)
+            kept.append(site.labels.tie(layer, fixed) if fixed else layer)
     return kept
 
 
-def join(site: Site, layers: Layers, layer: Tensor) -> None:
+def _is_fixed(operand: Operand, dimension: int) -> bool:
+    shape, layers = operand
+    return shape[dimension] > 1 and not any(dimension in varying(layer) for layer in layers)
+
+
+def join(site: Site, layers: Layers, layer: Tensor, *, settled: bool = False) -> None:
     """Add a layer to those of one value: united with one that varies along a common dimension, else beside them."""
     dims = set(varying(layer))
     partner = next((k for k, other in enumerate(layers) if dims & set(varying(other))), None)
@@ -147,10 +202,16 @@ def join(site: Site, layers: Layers, layer: Tensor) -> None:
     other = layers[partner]
     if compact(other).data_ptr() == compact(layer).data_ptr() and other.stride() == layer.stride():
         return
+    theirs = set(varying(other))
+    if not settled and (dims < theirs or theirs < dims):
+        large, small = (other, layer) if dims < theirs else (layer, other)
+        site.labels.cross(large, small, f"{site.where} {WHOLE}")
+        layers[partner] = large
+        return
     site.labels.unite(other, layer)
-    small, large = broadcast(compact(other), compact(layer))
-    if bool((small == 0).any()) or small.stride() != compact(other).stride():
-        layers[partner] = torch.where(small == 0, large, small).expand(layer.shape)
+    there, given = broadcast(compact(other), compact(layer))
+    if bool((there == 0).any()) or there.stride() != compact(other).stride():
+        layers[partner] = torch.where(there == 0, given, there).expand(layer.shape)
 
 
 def refuse(site: Site, because: str = "has no rule") -> list[Layers]:
@@ -160,7 +221,8 @@ def refuse(site: Site, because: str = "has no rule") -> list[Layers]:
     outputs: list[Layers] = []
     for position, number in enumerate(site.step.outputs):
         shape = site.shape(position)
-        if number is None or not shape or not site.trace.values[number].dtype.is_floating_point:
+        dtype = site.trace.values[number].dtype if number is not None else torch.int64
+        if not shape or not (dtype.is_floating_point or dtype.is_complex):
             outputs.append([])
             continue
         layer = site.labels.fresh(1).expand(shape)
@@ -169,19 +231,26 @@ def refuse(site: Site, because: str = "has no rule") -> list[Layers]:
     return outputs
 
 
-def create(site: Site) -> list[Layers]:
-    """Tensors made of nothing carry no labels."""
-    return [[] for _ in site.step.outputs]
-
-
 def columns(site: Site, argument: Any, dimension: int) -> Tensor | None:
-    """The labels of an operand along one dimension, tied along the others; None where it has none.
+    """The labels of an operand along one dimension, tied along the others; None where it has none."""
+    chosen = choose(site, [layer for layer in site.of(argument) if dimension in varying(layer)], dimension)
+    return site.labels.only_along(chosen, dimension) if chosen is not None else None
 
-    Where several kinds stand along it (an outer product, flattened), only the most numerous can be removed.
+
+def choose(site: Site, layers: Layers, dimension: int) -> Tensor | None:
+    """The layer whose labels can go, where several kinds stand along one dimension (an outer product, flattened).
+
+    Labels of created tensors and of a kernel's width stand back; of the others, those go of which whole runs stand side
+    by side (heads rather than the places in them).
     """
-    found = [layer for layer in site.of(argument) if dimension in varying(layer)]
-    if not found:
-        return None
-    kept = max(found, key=lambda layer: len(np.unique(compact(layer).numpy()))) if len(found) > 1 else found[0]
-    site.freeze((layer for layer in found if layer is not kept), "takes them in crossed with others")
-    return site.labels.only_along(kept, dimension)
+    if len(layers) < 2:
+        return layers[0] if layers else None
+
+    def rank(layer: Tensor) -> tuple[bool, bool, int]:
+        kernel = all(key.dimension > 1 for key in site.labels.keys_of(layer))
+        vector = compact(layer).movedim(dimension, 0).flatten(1)[:, 0]
+        return site.labels.is_created(layer), kernel, -int((vector == vector[0]).cummin(0)[0].sum())
+
+    kept = min(layers, key=rank)
+    site.freeze((layer for layer in layers if layer is not kept), "takes them in crossed with others")
+    return kept
