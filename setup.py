@@ -33,6 +33,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3"],
         "openvino": ["openvino>=2025.0"],
         "vision": ["torchvision>=0.24", "pillow>=10.4"],
+        "plot": ["matplotlib>=3.9"],
         "dev": [
             "hypothesis>=6.130",
             "mypy>=1.18",

@@ -1,19 +1,38 @@
 """The commands on a real task: groups, profile, predict and measure, in this order of need."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from lut import ChannelGroup, Member
-from pruner.commands.groups import count_parameters
+from profiler.network import analyze
+from pruner.commands.groups import count_parameters, describe, read_layers, show_groups
 from pruner.main import app
+from tests.profiler.patterns import PATTERNS
+from tests.pruner.networks import ConcatNet, GatedNet, ResidualNet, SharedNet
+
+
+@dataclass(frozen=True)
+class Carrying(ChannelGroup):
+    """A group with fields that no JSON can hold."""
+
+    programs: tuple[Any, ...] = field(default=(SimpleNamespace(module="attention", forms=object()),))
+    more: object = field(default_factory=object)
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,9 +96,43 @@ def test_groups_tells_sizes_parameters_and_what_is_frozen(task: Path) -> None:
     assert {member["parameter"] for member in first["members"]} >= {"0.weight", "1.running_mean", "3.weight"}
     assert report["seconds"] > 0
     assert any(group["frozen_because"] for group in report["groups"])
+    weights = 3 * 16 * 9 + 16 + 32 + 16 * 8 + 8 + 8 * 5
+    assert (report["prunable_parameters"], report["parameters"]) == (weights, weights + 5)
+    assert report["prunable_macs"] == report["macs"] == 144 * (3 * 16 * 9 + 16 * 8) + 8 * 5
     text = call("groups", task).stdout
     assert "2 groups of 24 channels can be pruned" in text
-    assert "frozen: " in text
+    assert "frozen: they reach the network's output (7)" in text
+    assert f"{weights + 5} parameters, {weights} (99 %) of them in groups that can be pruned" in text
+
+
+def test_groups_draws_which_layers_share_which_channels(task: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = call("groups", task, "--draw", tmp_path / "small.svg", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["drawing"] == str(tmp_path / "small.svg")
+    assert ">small: which layers share which channels</text>" in (tmp_path / "small.svg").read_text(encoding="utf-8")
+    assert str(tmp_path / "small.png") in call("groups", task, "--draw", tmp_path / "small.png").stdout
+
+
+def test_groups_refuses_a_picture_that_it_cannot_draw_before_it_loads_the_task(tmp_path: Path) -> None:
+    done = call("groups", tmp_path / "absent.py", "--draw", tmp_path / "small.bmp")
+    assert done.exit_code == 2
+    assert ".svg, .png, .pdf" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_long_names_and_reasons_are_wrapped_to_the_terminal(width: int) -> None:
+    report = describe(analyze(GatedNet(), (torch.zeros(1, 3, 5, 5),)))
+    for group in report["groups"]:
+        group["name"] = f"features.denseblock1.denselayer1.{group['name']}"
+        group["frozen_because"] = group["frozen_because"] and "a shrunk copy does not run: " + 9 * "size 3, not 4; "
+    shown = io.StringIO()
+    show_groups(report | {"task": "gated", "seconds": 0.1}, Console(file=shown, width=width))
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for group in report["groups"]:
+        assert not group["frozen_because"] or f"{group['name']}" in shown.getvalue()
 
 
 def test_groups_keeps_out_what_is_frozen_by_a_pattern(task: Path) -> None:
@@ -90,8 +143,79 @@ def test_groups_keeps_out_what_is_frozen_by_a_pattern(task: Path) -> None:
 def test_an_element_in_two_dimensions_of_a_group_counts_once() -> None:
     members = (Member("w", 0, ((0,), (1,))), Member("w", 1, ((0,), (1,))), Member("b", 0, ((0,), (1,))))
     group = ChannelGroup("g", 2, members)
-    assert count_parameters(group, {"w": (4, 4), "b": (4,)}) == 16 - 2 * 2 + 2
-    assert count_parameters(group, {"w": (4, 4)}) == 12  # a buffer is no parameter
+    assert count_parameters([group], {"w": (4, 4), "b": (4,)}) == 16 - 2 * 2 + 2
+    assert count_parameters([group], {"w": (4, 4)}) == 12  # a buffer is no parameter
+
+
+@pytest.mark.parametrize("network", [ResidualNet, GatedNet, ConcatNet, SharedNet])
+def test_shares_and_totals_count_the_elements_that_groups_reach(network: Callable[[], nn.Module]) -> None:
+    model = network()
+    report = describe(analyze(model, (torch.zeros(1, 3, 5, 5),)))
+    together = {name: torch.zeros_like(parameter, dtype=torch.bool) for name, parameter in model.named_parameters()}
+    total = sum(parameter.numel() for parameter in model.parameters())
+    for group in report["groups"]:
+        alone = {name: torch.zeros_like(mask) for name, mask in together.items()}
+        for member in group["members"]:
+            positions = torch.tensor(sorted(index for choice in member["indices"] for index in choice))
+            for masks in (alone, together) if not group["frozen_because"] else (alone,):
+                if member["parameter"] in masks:
+                    masks[member["parameter"]].index_fill_(member["dimension"], positions, True)
+        assert group["parameters"] == sum(int(mask.sum()) for mask in alone.values())
+        assert group["parameter_share"] == group["parameters"] / total
+        assert group["macs_share"] is None or 0 < group["macs_share"] <= 1
+    assert report["parameters"] == total
+    assert report["prunable_parameters"] == sum(int(mask.sum()) for mask in together.values())
+
+
+def roles(model: nn.Module, *inputs: Tensor) -> dict[str, tuple[list[str], list[str], list[str]]]:
+    """By layer, in the order in which they run: the groups that it takes in, gives out and keeps."""
+    network = analyze(model, inputs or (torch.zeros(1, 3, 8, 8),))
+    return {layer["name"]: (layer["takes"], layer["gives"], layer["keeps"]) for layer in read_layers(network)}
+
+
+def test_layers_stand_in_the_order_in_which_they_run_with_what_they_do_to_channels() -> None:
+    assert roles(GatedNet()) == {
+        "expand": (["expand#2"], ["expand"], []),
+        "depthwise": ([], [], ["expand"]),
+        "squeeze": (["expand"], ["squeeze"], []),
+        "excite": (["squeeze"], ["expand"], []),
+        "project": (["expand"], ["project"], []),
+    }
+    found = roles(ResidualNet())
+    assert list(found) == ["stem", "norm", "inner", "inner_norm", "outer", "head"]
+    assert found["norm"] == ([], [], ["stem"])
+    assert found["outer"] == (["inner"], ["stem"], [])
+    assert roles(ConcatNet(), torch.zeros(1, 3, 5, 5))["after"] == (["left", "right"], ["after"], [])
+
+
+def test_a_layer_called_twice_takes_the_channels_that_it_gives() -> None:
+    assert roles(SharedNet())["shared"] == (["stem"], ["stem"], [])
+
+
+def test_a_head_that_runs_in_training_only_comes_last() -> None:
+    network = analyze(PATTERNS["auxiliary head in training"], (torch.zeros(1, 3, 8, 8),))
+    *others, last = read_layers(network)
+    assert (last["name"], last["takes"], last["gives"], last["runs"]) == ("aux", ["a"], ["aux"], False)
+    assert all(layer["runs"] for layer in others)
+
+
+def test_weights_that_are_computed_or_stand_outside_modules_belong_to_layers_too() -> None:
+    assert list(roles(PATTERNS["weight norm"])) == ["a", "b", "z"]
+    assert list(roles(PATTERNS["scaled weights"])) == ["a", "w", "s", "z"]
+    found = roles(PATTERNS["MultiheadAttention"])
+    assert list(found) == ["a", "m.in_proj", "m.out_proj", "z"]
+    assert found["m.in_proj"][0] == found["a"][1]
+    assert roles(PATTERNS["position table"])["p"][2][:1] == ["a"]
+
+
+def test_what_else_a_group_carries_does_not_spoil_the_report() -> None:
+    network = analyze(ResidualNet(), (torch.zeros(1, 3, 5, 5),))
+    known = [item.name for item in fields(ChannelGroup) if item.name != "programs"]
+    groups = tuple(Carrying(**{name: getattr(group, name) for name in known}) for group in network.groups)
+    changed = replace(network, structure=replace(network.structure, groups=groups))
+    report = json.loads(json.dumps(describe(changed)))
+    assert report["groups"][0]["programs"] == ["attention"]
+    assert report["groups"][0]["name"] == "stem"
 
 
 def test_predict_prices_every_unit_of_a_profiled_network(task: Path, table: Path) -> None:
