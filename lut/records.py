@@ -11,6 +11,8 @@ from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
+from lut.program import Program
+
 Basis = Literal["measured", "interpolated", "extrapolated"]
 Attribute = tuple[str, Any]
 """A name and a plain value: a number, a string, a boolean, or a tuple of them."""
@@ -182,6 +184,7 @@ class ChannelGroup:
         frozen_because: why nothing can be removed, or None.
         approximate_because: why the shrunk network is not exactly the masked one, or None.
         attributes: numbers in the network's modules that follow the group's width (`num_heads` …).
+        programs: modules that are run as programs once the group is cut, for the numbers in their code cannot follow.
     """
 
     name: str
@@ -190,6 +193,7 @@ class ChannelGroup:
     frozen_because: str | None = None
     approximate_because: str | None = None
     attributes: tuple[SizeAttribute, ...] = ()
+    programs: tuple[Program, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

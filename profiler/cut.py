@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError
+from lut.program import Program
 from lut.records import ChannelGroup
+from profiler.narrowing import narrow_program, outermost
+from profiler.program_module import install
 from profiler.trace import tensors_of
 
 Removal = Mapping[str, Collection[int]]
@@ -95,9 +98,19 @@ def copy_sharing(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
 def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, share: bool = False) -> nn.Module:
     """Give back a copy of the network that is really smaller; the original is untouched.
 
+    Modules whose code holds numbers that cannot follow are run as programs in the copy.
+
     With `share` the copy keeps the original's own tensors where they lose nothing: for looking, not for training.
     """
-    return cut_positions(model, lost_positions(groups, remove), share=share)
+    groups = list(groups)
+    smaller = cut_positions(model, lost_positions(groups, remove), share=share)
+    return install(smaller, programs_after(groups, remove))
+
+
+def programs_after(groups: Iterable[ChannelGroup], remove: Removal) -> list[Program]:
+    """The programs that a network needs after a removal, at its widths."""
+    programs = {id(program): program for group in groups if remove.get(group.name) for program in group.programs}
+    return [narrow_program(program, remove) for program in outermost(list(programs.values()))]
 
 
 def number_in(model: nn.Module, name: str) -> Any:

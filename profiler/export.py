@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lut.errors import LatpruneError
-from profiler.trace import undisturbed
+from profiler.trace import undisturbed, without_fusing
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Any], *, optimize: bool = True) -
     Raises:
         LatpruneError: the exporter cannot translate the network; the message is the exporter's.
     """
-    with undisturbed(model), _quiet():
+    with undisturbed(model), without_fusing(), _quiet():
         model.eval()
         try:
             program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=optimize, verbose=False)

@@ -6,7 +6,7 @@ number of times in the same parameters make one group. What is reported as pruna
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lut.errors import LatpruneError
+from lut.program import Axis
 from lut.records import ChannelGroup, Coordinate, Member
 from profiler.labels import Labels, Layers, ParameterDimension, compact, varying
 from profiler.rules import propagate
@@ -30,22 +31,44 @@ Choice = tuple[str, int]
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One trace with the labels of its values."""
+
+    trace: Trace
+    layers: Mapping[int, Layers]
+
+
+@dataclass(frozen=True)
 class Structure:
     """What one trace says of a network: its groups, and which group's choice each channel of each value is.
 
     Attributes:
-        trace: in eval mode, on the example inputs.
+        reading: in eval mode, on the example inputs.
         groups: prunable and frozen, in the order of their first layer.
-        layers: labels of each value of the trace.
         group_of: for each label the number of its group in `groups`, or -1.
-        root_of: for each label the number of its choice.
+        choice_of: for each label the number of its choice in that group.
+        root_of: for each label the number of its choice among all.
+        again: in eval mode on the inputs repeated once; None where it was not needed, or does not run.
+        training: the same in train mode.
     """
 
-    trace: Trace
+    reading: Reading
     groups: tuple[ChannelGroup, ...]
-    layers: Mapping[int, Layers]
     group_of: NDArray[np.int64]
+    choice_of: NDArray[np.int64]
     root_of: NDArray[np.int64]
+    again: Reading | None = None
+    training: Reading | None = None
+
+    @property
+    def trace(self) -> Trace:
+        """The run in eval mode."""
+        return self.reading.trace
+
+    @property
+    def layers(self) -> Mapping[int, Layers]:
+        """Labels of each value of the run in eval mode."""
+        return self.reading.layers
 
     def coordinate(self, value: int, dimension: int) -> Coordinate:
         """The length of a value's dimension as a function of the groups' widths."""
@@ -96,6 +119,35 @@ def differs(layer: Tensor, dimension: int, roots: NDArray[np.int64]) -> bool:
         return True
     seen = torch.from_numpy(roots)[compact(layer)]
     return not bool((seen == seen.narrow(dimension, 0, 1)).all())
+
+
+def axes_of(structure: Structure, reading: Reading, numbers: Mapping[int, int]) -> dict[int, dict[int, Axis]]:
+    """For the values and dimensions along which something can go, which choice each position is.
+
+    Args:
+        structure: the network's.
+        reading: one of its traces.
+        numbers: the values asked for, and by what number each is to be known.
+    """
+    names = tuple(group.name for group in structure.groups)
+    can_go = np.asarray([not group.frozen_because and group.size > 0 for group in structure.groups] + [False])
+    known: dict[bytes, Axis | None] = {}
+    found: dict[int, dict[int, Axis]] = {}
+    for value, number in numbers.items():
+        for layer in reading.layers.get(value, []):
+            for dimension in varying(layer):
+                if not differs(layer, dimension, structure.root_of):
+                    continue
+                labels = layer[tuple(slice(None) if d == dimension else 0 for d in range(layer.dim()))].numpy()
+                key = labels.tobytes()
+                if key not in known:
+                    group = structure.group_of[labels]
+                    group = np.where(can_go[group], group, -1)
+                    known[key] = Axis(names, group, structure.choice_of[labels]) if (group >= 0).any() else None
+                axis = known[key]
+                if axis is not None:
+                    found.setdefault(number, {}).setdefault(dimension, axis)
+    return found
 
 
 def tie_rectangles(labels: Labels, layers: Iterable[Tensor]) -> None:
@@ -151,17 +203,21 @@ def _multiplicities(layers: Iterable[Tensor], roots: NDArray[np.int64]) -> NDArr
 
 def _build(
     labels: Labels, freeze: Sequence[str], roots: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[list[ChannelGroup], NDArray[np.int64]]:
+) -> tuple[list[ChannelGroup], NDArray[np.int64], NDArray[np.int64]]:
     frozen, approximate = _reasons(labels.frozen, roots), _reasons(labels.approximate, roots)
+    aside = set(np.unique(roots[np.concatenate(labels.aside)]).tolist()) if labels.aside else set()
+    layered = labels.produced | labels.consumed
     kinds: dict[Any, list[int]] = {}
     positions = _positions(labels, roots)
     for root, places in positions.items():
+        if root in aside and not places.keys() & layered:
+            continue
         often = tuple((key, len(at)) for key, at in places.items())
         signature = (often, frozen.get(root), approximate.get(root), 0 if root in frozen else int(counts[root]))
         kinds.setdefault(signature, []).append(root)
     groups: list[ChannelGroup] = []
-    group_of = np.full(labels.count, -1, dtype=np.int64)
     number_of_root = np.full(int(roots.max()) + 1, -1, dtype=np.int64)
+    choice_of_root = np.zeros(int(roots.max()) + 1, dtype=np.int64)
     names: dict[str, int] = {}
     for (often, reason, softened, _), members in kinds.items():
         where = [key for key, _ in often]
@@ -176,10 +232,11 @@ def _build(
             for key in where
         )
         number_of_root[members] = len(groups)
+        choice_of_root[members] = np.arange(len(members))
         groups.append(ChannelGroup(unique, 0 if reason else len(members), listed, reason, softened))
     group_of = number_of_root[roots]
     group_of[0] = -1
-    return groups, group_of
+    return groups, group_of, choice_of_root[roots]
 
 
 def _unfit(where: Sequence[ParameterDimension], labels: Labels) -> str | None:
@@ -203,28 +260,44 @@ def _asked(where: Sequence[ParameterDimension], freeze: Sequence[str]) -> str | 
     return None
 
 
-def doubled(inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The inputs with every tensor twice along its first dimension: train mode needs more than one sample."""
+def repeated(inputs: Sequence[Any], times: int) -> Iterator[tuple[Any, ...]]:
+    """Ways to give a network more samples: every tensor again along its first dimension, then every list's items again.
 
-    def twice(leaf: Any) -> Any:
-        return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+    Args:
+        inputs: positional arguments.
+        times: how often each sample stands in what is given back.
+    """
 
-    return tuple(tree_map(twice, tuple(inputs)))
+    def along_first(leaf: Any) -> Any:
+        return torch.cat([leaf] * times) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
-
-def _training_trace(model: nn.Module, inputs: Sequence[Any], trace: Trace) -> Trace | None:
-    """Parts that run only in training (auxiliary heads) are read from a second trace."""
-    if not trace.unseen:
-        return None
-    try:
-        return record(model, doubled(inputs), training=True)
-    except LatpruneError as error:
-        log.info("no trace in train mode: %s", error)
-        return None
+    yield tuple(tree_map(along_first, tuple(inputs)))
+    if any(isinstance(item, list) for item in inputs):
+        yield tuple(item * times if isinstance(item, list) else along_first(item) for item in inputs)
 
 
-def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> Structure:
+def _trace_again(model: nn.Module, inputs: Sequence[Any], *, training: bool) -> Trace | None:
+    """A trace on more samples, which train mode needs; None where the network does not run on them."""
+    for many in repeated(inputs, 2):
+        try:
+            return record(model, many, training=training)
+        except LatpruneError as error:
+            log.info("no trace with more samples, training=%s: %s", training, error)
+    return None
+
+
+def read_structure(
+    model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, trace: Trace | None = None
+) -> Structure:
     """Trace a network and find its groups, without trying them on a shrunk copy.
+
+    Parts that run only in training (auxiliary heads) are read from a further trace.
+
+    Args:
+        model: left as it was.
+        inputs: positional arguments.
+        freeze: patterns of layers that stay whole.
+        trace: the first trace, where it was made before; then those on more samples are made in any case.
 
     Raises:
         LatpruneError: the network does not run, or a pattern of `freeze` names no parameter.
@@ -233,14 +306,16 @@ def read_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str
     for pattern in freeze:
         if not any(matches(pattern, name) for name in names):
             raise LatpruneError(f"--freeze {pattern} names no layer of the network; they are named like {names[0]!r}.")
-    trace = record(model, inputs)
+    known, trace = trace, trace or record(model, inputs)
     labels = Labels()
-    layers = propagate(trace, labels)
-    everything = [layer for of_value in layers.values() for layer in of_value]
-    extra = _training_trace(model, inputs, trace)
-    if extra is not None:
-        everything.extend(layer for of_value in propagate(extra, labels).values() for layer in of_value)
+    readings: list[Reading | None] = [Reading(trace, propagate(trace, labels))]
+    for training, wanted in ((False, known is not None), (True, known is not None or bool(trace.unseen))):
+        extra = _trace_again(model, inputs, training=training) if wanted else None
+        readings.append(Reading(extra, propagate(extra, labels)) if extra else None)
+    laid = [of_value for reading in readings if reading for of_value in reading.layers.values()]
+    everything = [layer for of_value in laid for layer in of_value]
+    labels.settle_crossings()
     tie_rectangles(labels, everything)
     roots = labels.roots()
-    groups, group_of = _build(labels, freeze, roots, _multiplicities(everything, roots))
-    return Structure(trace, tuple(groups), layers, group_of, roots)
+    groups, group_of, choice_of = _build(labels, freeze, roots, _multiplicities(everything, roots))
+    return Structure(readings[0] or Reading(trace, {}), tuple(groups), group_of, choice_of, roots, *readings[1:])

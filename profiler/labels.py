@@ -5,7 +5,6 @@ vary. An element with label l goes when channel l goes; a weight carries one lay
 Label 0 means *nothing*. Labels that must go together are united; the pairs are solved at once as connected components.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,10 +102,14 @@ class Labels:
         return vector
 
     def is_created(self, layer: Tensor) -> bool:
-        """Whether a layer's labels were handed out by `created`."""
-        label = int(layer.max())
-        place = bisect_right(self.free, (label, self.count + 1)) - 1
-        return place >= 0 and label < self.free[place][1]
+        """Whether all of a layer's labels were handed out by `created`."""
+        found = np.unique(compact(layer).reshape(-1).numpy())
+        found = found[found > 0]
+        if not len(found) or not self.free:
+            return not len(found)
+        starts, ends = np.asarray(self.free).T
+        places = np.searchsorted(starts, found, side="right") - 1
+        return bool((places >= 0).all() and (found < ends[places]).all())
 
     def of_parameter(self, name: str, shape: Sequence[int]) -> Layers:
         """One layer for each dimension of a parameter; the same labels each time it is asked."""

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lut.errors import LatpruneError
+from lut.program import Ref as Ref
 from lut.records import short_hash
 
 KEPT_INTEGERS = 1 << 20
@@ -26,13 +27,6 @@ KEPT_INTEGERS = 1 << 20
 
 KEPT_CONSTANTS = 1 << 12
 """Tensors that the code holds outside of parameters and buffers keep their values up to this many elements."""
-
-
-@dataclass(frozen=True)
-class Ref:
-    """Stands for value number `index` in a step's arguments."""
-
-    index: int
 
 
 @dataclass(frozen=True)
@@ -163,13 +157,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put modes, buffers and random generators back at the end, whatever happens between."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    fused = torch.backends.mha.get_fastpath_enabled()
     with torch.random.fork_rng(devices=[]):
         try:
-            torch.backends.mha.set_fastpath_enabled(False)
             yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
             for module, training in modes.items():
                 module.training = training
             with torch.no_grad():
@@ -189,6 +180,17 @@ def without_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def without_fusing() -> Iterator[None]:
+    """PyTorch's transformer layers do not run as one opaque operation."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def fingerprint(tensor: Tensor) -> tuple[float, ...]:
@@ -423,7 +425,7 @@ def record_until_failure(
     output: Any = None
     failure: Exception | None = None
     try:
-        with undisturbed(model), without_gradients(model), torch.enable_grad():
+        with undisturbed(model), without_gradients(model), without_fusing(), torch.enable_grad():
             model.train(training)
             with recorder, _Composites(recorder):
                 output = model(*inputs)

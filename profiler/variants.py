@@ -26,8 +26,8 @@ from profiler.backends.onnxruntime import evaluate
 from profiler.cut import awaken, cut, lost_positions
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx
 from profiler.network import Network
+from profiler.proof import some_of
 from profiler.trace import Trace, fingerprint, record
-from profiler.trial import some_of
 
 SIZED = {"Reshape": 1, "Expand": 1, "Split": 1}
 """Operations that take a size as an input, and which input it is."""

@@ -9,7 +9,7 @@ from profiler.cut import cut
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays
 from profiler.inplace import Owners
 from profiler.network import analyze
-from profiler.trial import some_of
+from profiler.proof import some_of
 from profiler.variants import prepare
 from tests.pruner.example_task import SmallNet
 

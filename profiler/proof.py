@@ -1,0 +1,251 @@
+"""Prove on a shrunk copy that a removal is right: it runs, and computes what the masked network does.
+
+First a dry run, on PyTorch's meta device where only shapes are computed, which finds quickly what does not run; then a
+real one on awake weights, on smaller pictures where the network takes them. What differs by more than a little in
+single precision is looked at again in double.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lut.records import ChannelGroup
+from profiler.cut import Removal, awaken, copy_sharing, cut, relative_difference, zero
+from profiler.groups import repeated
+from profiler.trace import undisturbed
+
+log = logging.getLogger(__name__)
+
+EXACT = 1e-6
+"""Largest relative difference, in double precision, between a shrunk and a masked network that counts as rounding."""
+
+ROUNDING = 1e-5
+"""The same in single precision; what is larger is computed again in double."""
+
+MANY = 3_000_000
+"""Networks with fewer parameters are tried three times, each time without other channels."""
+
+SMALL_PICTURE = 96
+"""Pictures larger than this are tried at about this size, where the network runs on it."""
+
+
+def some_of(group: ChannelGroup, generator: np.random.Generator, fraction: float = 0.5) -> list[int]:
+    """A random, uneven choice of about this fraction of a group's channels; never all of them."""
+    spread = int(generator.integers(-1, 2)) if group.size > 4 else 0
+    count = min(max(1, round(group.size * fraction) + spread), group.size - 1)
+    return sorted(generator.choice(group.size, size=count, replace=False).tolist()) if count > 0 else []
+
+
+def uneven_removal(groups: Sequence[ChannelGroup], seed: int) -> dict[str, list[int]]:
+    """About half of all that can go, another share of each group, so that no two are equal by accident.
+
+    With seed 0 the first and the last choice go: a number in the code that counts channels from either end shows.
+    """
+    generator = np.random.default_rng(seed)
+    shares = np.linspace(0.25, 0.75, max(2, len(groups)))
+    generator.shuffle(shares)
+    removal: dict[str, list[int]] = {}
+    for group, share in zip(groups, shares.tolist(), strict=False):
+        if group.size > 1:
+            gone = set(some_of(group, generator, share))
+            if seed == 0 and group.size > 2:
+                inner = sorted(gone - {0, group.size - 1})[: max(0, len(gone) - 2)]
+                gone = {0, group.size - 1, *inner}
+            removal[group.name] = sorted(gone)
+    return removal
+
+
+Failure = Callable[[Sequence[ChannelGroup]], str | None]
+"""Removes a part of each of these groups; gives back why that is not right, or None."""
+
+
+class Proof:
+    """Copies of the network on which removals are tried: a dry one, and one that is awake.
+
+    Attributes:
+        dry: the network on the meta device.
+        dries: whether it runs there.
+        blamed: the module that was running when the last copy failed, or None.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Any], training: bool) -> None:
+        """Prepare the copies.
+
+        Args:
+            model: left as it was.
+            inputs: positional arguments.
+            training: whether shrunk copies must train where the network does, too.
+        """
+        self.model = awaken(copy.deepcopy(model).float()).eval()
+        self.training = training
+        self.full = _as(tuple(inputs), torch.float32)
+        smaller = _smaller(self.full)
+        self.small = smaller if smaller is not None and self._runs(self.model, smaller) else self.full
+        self.tries = 3 if sum(parameter.numel() for parameter in model.parameters()) < MANY else 1
+        self.dry = _meta(model)
+        self.dry_inputs = to_meta(tuple(inputs))
+        with torch.device("meta"):
+            self.dries = self._runs(self.dry, self.dry_inputs)
+        self.blamed: str | None = None
+        self.known: dict[Any, tuple[str | None, str | None]] = {}
+        self.more: dict[int, list[tuple[Any, ...]]] = {}
+
+    def inputs(self, groups: Sequence[ChannelGroup]) -> tuple[Any, ...]:
+        """What a copy is run on: programs take the sizes that they were written for only."""
+        return self.full if any(group.programs for group in groups) else self.small
+
+    def many(self, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """What a copy must train on: the inputs repeated once, if the network trains on them; else nothing."""
+        if not self.training:
+            return []
+        if id(inputs) not in self.more:
+            self.more[id(inputs)] = [many for many in repeated(inputs, 2) if self._trains(many)][:1]
+        return self.more[id(inputs)]
+
+    def _trains(self, many: tuple[Any, ...]) -> bool:
+        try:
+            self.train_once(self.model, many)
+        except Exception as error:  # noqa: BLE001 - what does not train before need not train after
+            log.info("the network does not run in train mode: %s", error)
+            return False
+        return True
+
+    def _runs(self, model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+        try:
+            self.run(model, inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+            log.debug("the network does not run in this form: %s", error)
+            return False
+        return True
+
+    def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """Run a copy in eval mode, with the same random numbers each time."""
+        with torch.no_grad(), undisturbed(model), warnings.catch_warnings():
+            torch.manual_seed(0)
+            warnings.simplefilter("ignore")
+            return model(*inputs)
+
+    def train_once(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Run a copy in train mode."""
+        with torch.no_grad(), undisturbed(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.train()
+            model(*inputs)
+
+    def dry_failure(self, groups: Sequence[ChannelGroup]) -> str | None:
+        """Why the shapes of a shrunk copy do not fit, or None."""
+        remove = uneven_removal(groups, 0)
+        smaller = cut(self.dry, groups, remove, share=True)
+        try:
+            with torch.device("meta"):
+                self.run(smaller, self.dry_inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+            return self._does_not_run(smaller, error)
+        return None
+
+    def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
+        """Why a shrunk copy does not run or is not the masked network, or None."""
+        key = tuple((g.name, g.attributes, tuple(program.module for program in g.programs)) for g in groups)
+        if key not in self.known:
+            self.blamed = None
+            reason = next(filter(None, (self._failure(groups, seed) for seed in range(self.tries))), None)
+            self.known[key] = (reason, self.blamed)
+        reason, self.blamed = self.known[key]
+        return reason
+
+    def _failure(self, groups: Sequence[ChannelGroup], seed: int) -> str | None:
+        remove = uneven_removal(groups, seed)
+        soft = {group.name for group in groups if group.approximate_because}
+        exact: Removal = {name: gone for name, gone in remove.items() if name not in soft}
+        inputs = self.inputs(groups)
+        many = self.many(inputs)
+        smaller = cut(self.model, groups, remove, share=True)
+        try:
+            if many or len(exact) < len(remove):
+                self.run(smaller, inputs)
+            for each in many:
+                self.train_once(smaller, each)
+            smaller = cut(self.model, groups, exact, share=True)
+            found = self.run(smaller, inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+            return self._does_not_run(smaller, error)
+        difference = relative_difference(found, self.run(zero(self.model, groups, exact, share=True), inputs))
+        if difference > ROUNDING:
+            precise = self._precisely(groups, exact, inputs)
+            if precise is None:
+                return None if difference <= 1e-3 else _differs(difference)
+            difference = precise
+            if difference > EXACT:
+                return _differs(difference)
+        return None
+
+    def _precisely(self, groups: Sequence[ChannelGroup], exact: Removal, inputs: tuple[Any, ...]) -> float | None:
+        """The difference in double precision; None where the network does not run in it."""
+        precise, inputs = copy.deepcopy(self.model).double(), _as(inputs, torch.float64)
+        try:
+            masked = self.run(zero(precise, groups, exact, share=True), inputs)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+            log.info("the network does not run in double precision: %s", error)
+            return None
+        return relative_difference(self.run(cut(precise, groups, exact, share=True), inputs), masked)
+
+    def _does_not_run(self, smaller: nn.Module, error: Exception) -> str:
+        self.blamed = _running(smaller, error)
+        first = str(error).splitlines()[0] if str(error) else ""
+        return f"a shrunk copy does not run: {type(error).__name__}: {first}"
+
+
+def _differs(difference: float) -> str:
+    return f"a shrunk copy computes something else (relative difference {difference:.1g})"
+
+
+def _running(model: nn.Module, error: Exception) -> str | None:
+    """The innermost module of the model whose code the error passed through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
+
+
+def _as(inputs: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    def convert(leaf: Any) -> Any:
+        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point else leaf
+
+    return tuple(tree_map(convert, inputs))
+
+
+def _smaller(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The inputs with large pictures cut to about `SMALL_PICTURE`, in steps of 32; None where there are none."""
+    cut_any = False
+
+    def convert(leaf: Any) -> Any:
+        nonlocal cut_any
+        if not isinstance(leaf, Tensor) or leaf.dim() != 4 or max(leaf.shape[2:]) <= SMALL_PICTURE:
+            return leaf
+        cut_any = True
+        factor = max(leaf.shape[2:]) / SMALL_PICTURE
+        height, width = (max(32, round(length / factor / 32) * 32) for length in leaf.shape[2:])
+        return leaf[:, :, :height, :width].contiguous()
+
+    smaller = tuple(tree_map(convert, inputs))
+    return smaller if cut_any else None
+
+
+def to_meta(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs without contents."""
+    return tuple(tree_map(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, inputs))
+
+
+def _meta(model: nn.Module) -> nn.Module:
+    """The network without contents: shapes only."""
+    dry = copy_sharing(model, [*model.parameters(), *model.buffers()])
+    return dry.to("meta").eval()
