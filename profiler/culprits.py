@@ -72,7 +72,7 @@ class Expectation:
             if not comparison.agrees(operations[number], step, ran):
                 found.add(step.module)
             comparison.pair(step.outputs, ran.outputs)
-        return found | ({actual.running} if actual.running is not None else set())
+        return found or ({actual.running} if actual.running is not None else set())
 
 
 class _Comparison:

@@ -27,6 +27,9 @@ ROUNDS = 12
 """Most modules of different kinds that are looked for one after another."""
 
 
+NO_CHANNELS = "no channels pass through it"
+
+
 class Scribe:
     """Finds the modules of one network that must be programs, and writes them."""
 
@@ -46,25 +49,30 @@ class Scribe:
         groups = self.with_programs(groups)
         for _ in range(ROUNDS):
             prunable = [group for group in groups if not group.frozen_because]
-            blamed = self._blamed(prunable)
-            if not blamed and self.proof.failure(prunable) and self.proof.blamed is not None:
-                blamed = {self.proof.blamed}
+            blamed, failed = self._blamed(prunable)
+            if not (blamed or failed) and self.proof.failure(prunable) and self.proof.blamed is not None:
+                blamed = {self.proof.blamed}  # PyTorch's fused layers, which the record leaves aside, are met here only
             written = [self._write(module) for module in sorted(blamed)]
             if not any(written):
                 break
             groups = self.with_programs(groups)
         return tuple(groups)
 
-    def _blamed(self, groups: Sequence[ChannelGroup]) -> set[str]:
-        """The modules, not yet programs, whose own code does not follow."""
+    def _blamed(self, groups: Sequence[ChannelGroup]) -> tuple[set[str], bool]:
+        """The modules, not yet programs, whose own code does not follow; and whether the shrunk network failed."""
         remove = uneven_removal(groups, 0)
         smaller = cut(self.model, groups, remove, share=True)
-        actual, _ = record_until_failure(smaller, self.inputs)
-        return self.expectation.culprits(actual, remove, self._in_use(groups))
+        actual, error = record_until_failure(smaller, self.inputs)
+        return self.expectation.culprits(actual, remove, self._in_use(groups)), error is not None
 
     @staticmethod
     def _in_use(groups: Iterable[ChannelGroup]) -> set[str]:
         return {program.module for group in groups for program in group.programs}
+
+    def why_not(self) -> str:
+        """Why modules could not be written down, in words to end a sentence with; nothing where all could."""
+        reasons = [why for why in self.unwritable.values() if why != NO_CHANNELS]
+        return f" ({reasons[-1]}, so it cannot be a program)" if reasons else ""
 
     def _write(self, module: str) -> bool:
         """Write a module and all of its kind, or those around them; whether that gave a new program."""
@@ -84,7 +92,7 @@ class Scribe:
                 try:
                     if _groups_in(self.author.program(module)):
                         return module
-                    self.unwritable[module] = "no channels pass through it"
+                    self.unwritable[module] = NO_CHANNELS
                 except UnwritableError as error:
                     log.info("%s is not written down: %s", module or "the network", error)
                     self.unwritable[module] = str(error)

@@ -70,7 +70,7 @@ def _judged(fails: Failure, kind: list[ChannelGroup], scribe: Scribe) -> list[Ch
         reasons.append(reason)
     alone = [fails([group]) for group in (kind[0], kind[-1])] if len(kind) > 1 else reasons[:1]
     if all(alone):
-        return [_frozen(group, reasons[0]) for group in kind]
+        return [_frozen(group, reasons[0] + scribe.why_not()) for group in kind]
     wrong = _culprits(fails, kind, reasons[0])
     return [_frozen(group, wrong[group.name]) if group.name in wrong else group for group in kind]
 

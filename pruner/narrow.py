@@ -10,6 +10,7 @@ from lut.errors import LatpruneError, TaskError
 from lut.records import ChannelGroup, Member
 from profiler.cut import lost_positions
 from profiler.groups import matches
+from profiler.narrowing import narrow_program
 from profiler.network import Network
 from pruner.surgery import named_tensors
 
@@ -58,13 +59,34 @@ def asked_to_stay(model: nn.Module, network: Network, patterns: Sequence[str]) -
     )
 
 
+def out_of_place(model: nn.Module, network: Network) -> frozenset[str]:
+    """The groups that need a module run as a program which is not one of the model's own, but of a wrapper around them.
+
+    The model has no place where that program could stand, so these groups stay at full width.
+    """
+    own = {id(module) for module in model.modules()}
+    parts = dict(network.model.named_modules(remove_duplicate=False))
+    return frozenset(
+        group.name
+        for group in network.groups
+        if any(id(parts[program.module]) not in own for program in group.programs)
+    )
+
+
 def renamed(groups: Iterable[ChannelGroup], names: Mapping[str, str]) -> list[ChannelGroup]:
     """The same groups, their members named as in a larger model of which the network is a part."""
+    groups = list(groups)
+    known = {
+        id(program): replace(program, module=_module_name(program.module, names))
+        for group in groups
+        for program in group.programs
+    }
     return [
         replace(
             group,
             members=tuple(replace(m, parameter=names.get(m.parameter, m.parameter)) for m in group.members),
             attributes=tuple(replace(a, module=_module_name(a.module, names)) for a in group.attributes),
+            programs=tuple(known[id(program)] for program in group.programs),
         )
         for group in groups
     ]
@@ -91,6 +113,8 @@ def narrowed(groups: Iterable[ChannelGroup], remove: Mapping[str, Collection[int
     """
     groups = list(groups)
     lost = lost_positions(groups, remove)
+    programs = {id(program): program for group in groups for program in group.programs}
+    smaller = {number: narrow_program(program, remove) for number, program in programs.items()}
     found = []
     for group in groups:
         gone = set(remove.get(group.name, ()))
@@ -103,5 +127,6 @@ def narrowed(groups: Iterable[ChannelGroup], remove: Mapping[str, Collection[int
                 if choice not in gone
             )
             members.append(Member(member.parameter, member.dimension, indices))
-        found.append(replace(group, size=max(0, group.size - len(gone)), members=tuple(members)))
+        left = tuple(smaller[id(program)] for program in group.programs)
+        found.append(replace(group, size=max(0, group.size - len(gone)), members=tuple(members), programs=left))
     return found

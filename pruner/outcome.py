@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from lut import Predictor
-from profiler.cut import lost_positions
+from lut.program import to_json
+from profiler.cut import lost_positions, programs_after
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
 from profiler.network import Network
 from profiler.progress import Event, Progress
@@ -63,6 +64,7 @@ class Pruned:
     model: nn.Module
     network: Network
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]
+    programs: tuple[Mapping[str, Any], ...]
     kept: Mapping[str, tuple[int, ...]]
     shapes: Mapping[str, tuple[int, ...]]
 
@@ -99,6 +101,7 @@ def pruned_model(
         model=small,
         network=network,
         removed=removed,
+        programs=tuple(to_json(program) for program in programs_after(groups, gone)),
         kept={name: tuple(choices) for name, choices in kept.items()},
         shapes=shapes_left(original, removed),
     )
@@ -176,6 +179,7 @@ def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None
         kept=pruned.kept,
         sizes=dict(pruned.network.widths),
         removed=pruned.removed,
+        programs=pruned.programs,
         shapes=pruned.shapes,
         budget_ms=limits[0],
         memory_budget_bytes=int(limits[1]) if limits[1] is not None else None,

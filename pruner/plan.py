@@ -27,7 +27,8 @@ class PrunePlan:
         removed: for each parameter and buffer of the model, and each dimension, the positions that go.
         shapes: what shape each of these is left with.
         removed_blocks: names of modules that are left out.
-        form: "module": the user's own module with smaller parameters.
+        programs: modules that are run as programs, as `lut.program` writes them; all others are the user's own, with
+            smaller parameters.
         budget_ms, memory_budget_bytes: what was asked, or None.
         prediction: `predicted_ms`, `low_ms` and `high_ms` of the pruned network, or None.
         fingerprint: of the table that priced it, as JSON, or None.
@@ -43,7 +44,7 @@ class PrunePlan:
     removed: Lost
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     removed_blocks: tuple[str, ...] = ()
-    form: str = "module"
+    programs: tuple[Mapping[str, Any], ...] = ()
     budget_ms: float | None = None
     memory_budget_bytes: float | None = None
     prediction: Mapping[str, float] | None = None
@@ -59,6 +60,11 @@ class PrunePlan:
     def __post_init__(self) -> None:
         removed = {name: {d: tuple(gone) for d, gone in dims.items()} for name, dims in self.removed.items()}
         object.__setattr__(self, "removed", removed)
+
+    @property
+    def form(self) -> str:
+        """Whether the network comes back as the user's own modules alone ("module"), or with programs ("program")."""
+        return "program" if self.programs else "module"
 
     @property
     def widths(self) -> dict[str, int]:
@@ -85,6 +91,7 @@ class PrunePlan:
                 for name, dimensions in self.removed.items()
             },
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "programs": list(self.programs),
             "removed_blocks": list(self.removed_blocks),
             "budget_ms": self.budget_ms,
             "memory_budget_bytes": self.memory_budget_bytes,
@@ -125,7 +132,7 @@ class PrunePlan:
                 },
                 shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
                 removed_blocks=tuple(data["removed_blocks"]),
-                form=data["form"],
+                programs=tuple(data.get("programs", ())),
                 budget_ms=data["budget_ms"],
                 memory_budget_bytes=data["memory_budget_bytes"],
                 prediction=data["prediction"],

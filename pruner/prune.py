@@ -14,7 +14,7 @@ from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.budget import Budget, check_device
 from pruner.importance import IMPORTANCES
-from pruner.narrow import asked_to_stay
+from pruner.narrow import asked_to_stay, out_of_place
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rounds import Rounds
 from pruner.runstate import open_run
@@ -89,9 +89,13 @@ def prune(
         torch.manual_seed(config.seed)
         model = task.build()
         network = analyze(task.deployed(model), task.inputs())
-        fixed = asked_to_stay(model, network, config.freeze)
+        asked, wrapped = asked_to_stay(model, network, config.freeze), out_of_place(model, network)
+        fixed = asked | wrapped
         free = len(network.widths) - len(fixed)
-        progress(Event("read the network", 1, 1, f"{free} groups can be pruned, {len(fixed)} stay as asked"))
+        told = f"{free} groups can be pruned, {len(asked)} stay as asked"
+        if wrapped:
+            told += f", {len(wrapped)} because the code of network(model) itself would have to be rewritten"
+        progress(Event("read the network", 1, 1, told))
         if not free:
             reasons = sorted({str(group.frozen_because) for group in network.groups if group.frozen_because})[:3]
             raise LatpruneError(f"Nothing in this network can be pruned: {'; '.join(reasons + list(config.freeze))}.")

@@ -11,7 +11,7 @@ from torch import nn
 from lut import LatencyTable, Predictor
 from lut.errors import BudgetError
 from lut.records import ChannelGroup
-from profiler.cut import cut_positions, lost_positions
+from profiler.cut import cut
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from profiler.variants import prepare
@@ -126,9 +126,7 @@ class Rounds:
             for name, kept in self.kept.items()
         }
         self.kept = {name: list(planned["kept"][name]) for name in self.kept}
-        smaller = cut_positions(
-            model, lost_positions(groups, {name: choices for name, choices in gone.items() if choices})
-        )
+        smaller = cut(model, groups, {name: choices for name, choices in gone.items() if choices})
         self._finetune(smaller, number)
         return smaller
 

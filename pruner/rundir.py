@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError, RunError
+from lut.program import Program, from_json
 from profiler.cut import cut_positions
 from profiler.export import to_onnx, write_onnx
+from profiler.program_module import install
 from pruner.atomic import replacing
 from pruner.plan import PrunePlan
 from pruner.surgery import named_tensors, shape_difference, shapes_left
@@ -90,17 +92,32 @@ def load(model_fn: Callable[[], nn.Module], run: Path | str) -> nn.Module:
     """
     folder = Path(run)
     plan = PrunePlan.read(folder / PLAN)
-    if plan.form != "module":
-        raise RunError(f"{folder / PLAN} gives a network in the form {plan.form!r}; this latprune knows only 'module'.")
     weights = load_tensors(folder / WEIGHTS)
     model = model_fn()
     try:
         shapes_left(model, plan.removed)
     except LatpruneError as error:
         raise RunError(f"{folder} does not fit the model: {error}") from error
-    smaller = cut_positions(model, plan.removed)
+    smaller = install(cut_positions(model, plan.removed), _programs(plan, model, folder / PLAN))
     load_weights(smaller, weights, str(folder / WEIGHTS))
     return smaller.eval()
+
+
+def _programs(plan: PrunePlan, model: nn.Module, source: Path) -> list[Program]:
+    """The programs of a plan.
+
+    Raises:
+        RunError: they are damaged, or belong to another network.
+    """
+    try:
+        programs = [from_json(data) for data in plan.programs]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{source} is damaged: one of its programs cannot be read ({error!r}).") from error
+    known = dict(model.named_modules(remove_duplicate=False))
+    for program in programs:
+        if program.module not in known:
+            raise RunError(f"{source} does not fit the model: it has no module {program.module!r}.")
+    return programs
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
