@@ -87,6 +87,7 @@ class Labels:
         self.free: list[tuple[int, int]] = []
         self.produced: set[ParameterDimension] = set()
         self.consumed: set[ParameterDimension] = set()
+        self.trained: set[str] = set()
         self.runs: dict[ParameterDimension, tuple[int, int]] = {}
         self.ends: list[int] = []
 

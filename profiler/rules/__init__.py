@@ -117,6 +117,7 @@ def propagate(trace: Trace, labels: Labels, inputs_frozen: str = "it is the netw
         layers[given] = [along(labels.fresh(shape[axis]), axis, shape)] if shape else []
         labels.freeze(layers[given], inputs_frozen)
         labels.hide(layers[given])
+    labels.trained.update(value.name for value in trace.values if value.name and value.trainable)
     history = History()
     for place, (step, used) in enumerate(zip(trace.steps, used_steps(trace), strict=True)):
         found = rule_for(step)(Site(trace, step, labels, layers, history, used))

@@ -33,7 +33,14 @@ def convolution(site: Site) -> list[Layers]:
         for passed in _slides(site, layer, transposed)
     ]
     leaving = contract(site, groups, bias, transposed=transposed)
-    return [slid if leaving is None else [along(leaving, 1, site.shape()), *slid]]
+    parts = [compact(layer).narrow(1, 0, 1).expand(site.shape()) for layer in _parts(site)]
+    return [[*parts, *slid, *([along(leaving, 1, site.shape())] if leaving is not None else [])]]
+
+
+def _parts(site: Site) -> Layers:
+    """Channels that were split over the batch dimension too (heads, each convolved alike) go part by part."""
+    layers = [layer for layer in site.of(site.step.args[0]) if {0, 1} <= set(varying(layer))]
+    return [site.labels.tie(layer, [d for d in varying(layer) if d > 0]) for layer in layers]
 
 
 def contract(site: Site, groups: int, bias: Any, *, transposed: bool = False) -> Tensor | None:
@@ -41,7 +48,9 @@ def contract(site: Site, groups: int, bias: Any, *, transposed: bool = False) ->
     source, weight = site.step.args[:2]
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     site.labels.hide([layer for layer in site.of(weight) if not {0, 1} & set(varying(layer))])
-    ends = _Ends(columns(site, source, 1), columns(site, weight, in_dim), columns(site, weight, out_dim))
+    inputs, outputs = _ends_of_weight(site, in_dim, out_dim)
+    entering = columns(site, source, 1) if not _parts(site) else None
+    ends = _Ends(entering, inputs, outputs)
     if groups == 1:
         site.role(weight, out_dim, makes=True)
         site.role(weight, in_dim, makes=False)
@@ -57,6 +66,17 @@ def contract(site: Site, groups: int, bias: Any, *, transposed: bool = False) ->
         else:
             site.freeze([layer], "adds them to a tensor whose size is fixed")
     return leaving
+
+
+def _ends_of_weight(site: Site, in_dim: int, out_dim: int) -> tuple[Tensor | None, Tensor | None]:
+    """The labels of a weight's two ends; where another layer made the weight, only those of its longer end can go."""
+    weight = site.step.args[1]
+    shape = site.value(weight).shape
+    if any({in_dim, out_dim} <= set(varying(layer)) for layer in site.of(weight)):
+        if shape[in_dim] > shape[out_dim]:
+            return columns(site, weight, in_dim), None
+        return None, columns(site, weight, out_dim)
+    return columns(site, weight, in_dim), columns(site, weight, out_dim)
 
 
 def _slides(site: Site, layer: Tensor, transposed: bool) -> Layers:

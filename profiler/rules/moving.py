@@ -50,8 +50,11 @@ def move(site: Site, chosen: Chosen | None = None) -> list[Layers]:
         for position, (index, layer) in enumerate(zip(step.outputs, moved, strict=False)):
             if index is not None and isinstance(layer, Tensor):
                 layer = compress(layer.to(torch.int64).reshape(site.trace.values[index].shape))
-                if varying(layer) or (layer.numel() and int(compact(layer).reshape(-1)[0])):
+                if varying(layer):
                     outputs[position].append(layer)
+                elif layer.numel() and int(compact(layer).reshape(-1)[0]):
+                    site.freeze([layer], "leaves a single one of them")
+                    site.labels.set_aside([layer])
     return [_without_created(site, layers) for layers in outputs]
 
 
@@ -120,8 +123,10 @@ def pick(site: Site) -> list[Layers]:
             site.labels.tie(layer, [own])
         elif by_number:
             site.freeze([layer.select(own, int(site.step.args[2]))], "picks it by its number")
+            site.labels.set_aside([layer.select(own, int(site.step.args[2]))])
         else:
             site.freeze([layer], "takes them one by one")
+            site.labels.set_aside([layer])
     return move(site)
 
 
@@ -141,12 +146,20 @@ def restride(site: Site) -> list[Layers]:
 
 
 def constant_pad(site: Site) -> list[Layers]:
-    """Padding with a constant: along channels, what is padded carries label 0; along pixels it is its channel's."""
+    """Padding with a constant: along channels, what is padded is like a created tensor; along pixels, its channel's."""
     amounts, shape = site.argument(1, "pad"), site.shape()
+    before = site.value(site.step.args[0]).shape
     padded: Layers = []
     for layer in site.of(site.step.args[0]):
         own = [0 if layer.dim() - 1 - k // 2 not in varying(layer) else n for k, n in enumerate(amounts)]
-        padded.append(torch.constant_pad_nd(compact(layer), own, 0).expand(shape))
+        layer = torch.constant_pad_nd(compact(layer), own, 0).expand(shape)
+        for dimension in varying(layer) if len(varying(layer)) == 1 and any(own) else ():
+            first = own[2 * (layer.dim() - 1 - dimension)]
+            added = site.labels.created(shape[dimension])
+            inside = torch.arange(shape[dimension]).sub(first)
+            added[(inside >= 0) & (inside < before[dimension])] = 0
+            layer = torch.maximum(layer, along(added, dimension, shape)) if (added > 0).any() else layer
+        padded.append(compress(layer))
     return [padded]
 
 

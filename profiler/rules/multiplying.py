@@ -32,6 +32,8 @@ def matmul(site: Site) -> list[Layers]:
         site.role(right, 0, makes=False)
     else:
         site.role(right, len(sizes) - 2, makes=False)
+        if _made_of_parameters(site, left):
+            site.role(right, len(sizes) - 2, makes=True)
         site.role(right, len(sizes) - 1, makes=True)
     output = product(site, _operand(site, left), (sizes, layers), shape)
     if len(shape) > len(site.shape()):
@@ -42,6 +44,14 @@ def matmul(site: Site) -> list[Layers]:
         added = (sizes, [layer.reshape(sizes) for layer in layers])
         output = combine(site, [(site.shape(), output), added], site.shape())
     return [output]
+
+
+def _made_of_parameters(site: Site, argument: Ref) -> bool:
+    """Whether a factor of a weight, and no data, stands on the left."""
+    last = len(site.value(argument).shape) - 1
+    made = (layer for layer in site.of(argument) if last in varying(layer))
+    trained = {key.parameter for layer in made for key in site.labels.keys_of(layer)} & site.labels.trained
+    return bool(trained) and not site.value(argument).from_input
 
 
 def _operand(site: Site, argument: Ref) -> Operand:
@@ -89,6 +99,8 @@ def _summed(site: Site, operand: Operand, dims: tuple[int, int]) -> tuple[Tensor
 def attention(site: Site) -> list[Layers]:
     """Scaled dot-product attention: two products with a softmax between them; its scale is written in the step."""
     query, key, value = (_operand(site, ref) for ref in site.step.args[:3])
+    for ref in site.step.args[:2]:
+        site.role(ref, len(query[0]) - 1, makes=False)
     mask = site.argument(3, "attn_mask")
     rank = len(query[0])
     if site.step.kwargs.get("enable_gqa"):
@@ -126,9 +138,16 @@ def dot(site: Site) -> list[Layers]:
 
 def distance(site: Site) -> list[Layers]:
     """`cdist`: distances of all pairs of vectors."""
-    one, other = (_operand(site, ref) for ref in site.step.args[:2])
-    for layers in (one[1], other[1]):
-        across(site, layers, {len(site.shape()) - 1}, "is taken across them")
+    rank = len(site.shape())
+    pair: list[Operand] = []
+    for ref in site.step.args[:2]:
+        own = site.value(ref).shape
+        site.role(ref, len(own) - 1, makes=False)
+        site.role(ref, len(own) - 2, makes=True)
+        sizes = [1] * (rank - len(own)) + list(own)
+        pair.append((sizes, [layer.reshape(sizes) for layer in site.of(ref)]))
+        across(site, pair[-1][1], {rank - 1}, "is taken across them")
+    one, other = pair
     turned = ([*other[0][:-2], other[0][-1], other[0][-2]], [layer.transpose(-1, -2) for layer in other[1]])
     return [product(site, one, turned, site.shape())]
 
@@ -150,8 +169,9 @@ def trilinear(site: Site) -> list[Layers]:
         operands.append((sizes, [layer.reshape(sizes) for layer in site.of(argument)]))
     output: Layers = []
     for layer in combine(site, operands, full):
-        left = site.labels.tie(layer, [d for d in varying(layer) if d in summed])
-        if varying(left):
+        inside = [d for d in varying(layer) if d in summed]
+        if len(inside) < len(varying(layer)):
+            left = site.labels.tie(layer, inside)
             small = compact(left)
             output.append(small.reshape([n for d, n in enumerate(small.shape) if d not in summed]).expand(site.shape()))
     return [output]

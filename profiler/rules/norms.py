@@ -7,7 +7,7 @@ What is computed across the channels that go is marked approximate. Where a laye
 from collections.abc import Collection
 
 from profiler.labels import Layers, along, compact, varying
-from profiler.rules.site import Site, meet
+from profiler.rules.site import WHOLE, Site, meet
 
 
 def across(site: Site, layers: Layers, dims: Collection[int], reason: str) -> None:
@@ -29,7 +29,11 @@ def batch_norm(site: Site) -> list[Layers]:
             if not own:
                 site.freeze([layer], "normalises a tensor whose size is fixed")
             for item in own:
-                site.labels.unite(item, along(compact(layer).reshape(-1), 1, item.shape))
+                laid = along(compact(layer).reshape(-1), 1, item.shape)
+                if 0 in varying(item):
+                    site.labels.cross(item, laid, f"{site.where} {WHOLE}")
+                else:
+                    site.labels.unite(item, laid)
     return site.alone(source)
 
 
@@ -55,7 +59,8 @@ def group_norm(site: Site) -> list[Layers]:
     """GroupNorm: a whole part goes exactly; with one part the channels share their statistics."""
     source, weight, bias = site.step.args[:3]
     groups = int(site.step.args[6])
-    own = [layer for layer in site.of(source) if 1 in varying(layer)]
+    own = [layer for layer in site.of(source) if 1 in varying(layer) and 0 not in varying(layer)]
+    across(site, [layer for layer in site.of(source) if 0 in varying(layer)], range(1, 9), "normalises across them")
     for layer in own:
         vector = site.labels.only_along(layer, 1)
         if groups > 1:

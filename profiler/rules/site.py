@@ -1,5 +1,6 @@
 """One step of the trace with the labels that reach it, and what all rules share: combining, joining and refusing."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -170,48 +171,58 @@ def combine(site: Site, operands: Sequence[Operand], shape: Sequence[int], *, se
         shape: of the outcome.
         settled: layers that share only some of their dimensions are united at once, not left open (`Labels.cross`).
     """
-    combined: Layers = []
-    for _, layers in operands:
+    combined: list[_Meeting] = []
+    for number, (_, layers) in enumerate(operands):
         for layer in layers:
             if varying(layer):
-                join(site, combined, layer.expand(list(shape)), settled=settled)
+                _join(site, combined, number, layer.expand(list(shape)), settled)
     kept: Layers = []
-    for layer in combined:
-        dims = varying(layer)
-        fixed = [d for d in dims if any(_is_fixed(operand, d) for operand in operands)]
+    for meeting in combined:
+        dims = varying(meeting.layer)
+        fixed = [
+            d for d in dims
+            if any(sizes[d] > 1 and d not in meeting.dims[number] for number, (sizes, _) in enumerate(operands))
+        ]  # fmt: skip
         if len(fixed) == len(dims):
-            site.freeze([layer], FIXED)
-            site.labels.set_aside([layer])
+            site.freeze([meeting.layer], FIXED)
+            site.labels.set_aside([meeting.layer])
         else:
-            kept.append(site.labels.tie(layer, fixed) if fixed else layer)
+            kept.append(site.labels.tie(meeting.layer, fixed) if fixed else meeting.layer)
     return kept
 
 
-def _is_fixed(operand: Operand, dimension: int) -> bool:
-    shape, layers = operand
-    return shape[dimension] > 1 and not any(dimension in varying(layer) for layer in layers)
+@dataclass
+class _Meeting:
+    """A layer of the outcome, and for each operand the dimensions along which it has labels there."""
+
+    layer: Tensor
+    dims: dict[int, set[int]]
 
 
-def join(site: Site, layers: Layers, layer: Tensor, *, settled: bool = False) -> None:
-    """Add a layer to those of one value: united with one that varies along a common dimension, else beside them."""
-    dims = set(varying(layer))
-    partner = next((k for k, other in enumerate(layers) if dims & set(varying(other))), None)
-    if partner is None:
-        layers.append(layer)
+def _join(site: Site, combined: list[_Meeting], number: int, layer: Tensor, settled: bool) -> None:
+    """Let an operand's layer meet another operand's along a common dimension, or stand by itself.
+
+    Layers of one operand that share a dimension (an outer product, flattened) do not meet each other.
+    """
+    own = set(varying(layer))
+    meeting = next((m for m in combined if own & set(varying(m.layer)) and not own & m.dims[number]), None)
+    if meeting is None:
+        combined.append(_Meeting(layer, defaultdict(set, {number: own})))
         return
-    other = layers[partner]
+    meeting.dims[number] |= own
+    other = meeting.layer
     if compact(other).data_ptr() == compact(layer).data_ptr() and other.stride() == layer.stride():
         return
     theirs = set(varying(other))
-    if not settled and (dims < theirs or theirs < dims):
-        large, small = (other, layer) if dims < theirs else (layer, other)
+    if not settled and (own < theirs or theirs < own):
+        large, small = (other, layer) if own < theirs else (layer, other)
         site.labels.cross(large, small, f"{site.where} {WHOLE}")
-        layers[partner] = large
+        meeting.layer = large
         return
     site.labels.unite(other, layer)
     there, given = broadcast(compact(other), compact(layer))
     if bool((there == 0).any()) or there.stride() != compact(other).stride():
-        layers[partner] = torch.where(there == 0, given, there).expand(layer.shape)
+        meeting.layer = torch.where(there == 0, given, there).expand(layer.shape)
 
 
 def refuse(site: Site, because: str = "has no rule") -> list[Layers]:

@@ -31,9 +31,12 @@ def spatial(site: Site) -> list[Layers]:
     places = next((int(digit) for digit in "123" if f"{digit}d" in site.step.name), 2)
     axis = len(shape) - places - 1
     kept: Layers = []
+    if "grid_sampler" in site.step.name:
+        site.freeze(site.of(site.step.args[1]), "reads them as places in a picture")
     for layer in site.of(site.step.args[0]):
         if axis in varying(layer):
-            kept.append(along(site.labels.only_along(layer, axis), axis, shape))
+            whole = site.labels.tie(layer, [d for d in varying(layer) if d > axis])
+            kept.append(compact(whole).expand(shape))
         elif any(d > axis for d in varying(layer)):
             kept.extend(_over_neighbours(site, layer, axis))
         elif varying(layer):
@@ -70,8 +73,9 @@ def neighbours(site: Site, layer: Tensor, window: tuple[int, int, int], shape: S
     kernel, stride, padding = window
     (dimension,) = varying(layer)
     vector = compact(layer).reshape(-1)
-    middles = vector[kernel // 2 - padding : kernel // 2 - padding + shape[dimension]]
-    if stride == 1 and padding <= kernel // 2 and int((middles != 0).sum()) == int((vector != 0).sum()):
+    first = max(kernel // 2 - padding, 0)
+    middles, ends = vector[first : first + shape[dimension]], (vector[:first], vector[first + shape[dimension] :])
+    if stride == 1 and padding <= kernel // 2 and all(not len(end) or site.labels.is_created(end) for end in ends):
         site.soften([layer], NEIGHBOURS)
         return [along(middles, dimension, shape)]
     site.freeze([layer], "mixes them")
@@ -124,17 +128,22 @@ def folded(site: Site) -> list[Layers]:
 
 def regions(site: Site) -> list[Layers]:
     """`roi_align` and `roi_pool`: each region is cut out of all channels."""
-    boxes = [layer for ref in site.refs[1:] for layer in site.of(ref)]
-    site.freeze(boxes, "takes them as the corners of boxes")
+    _boxes(site)
     shape = site.shape()
     return site.each([
         along(site.labels.only_along(layer, 1), 1, shape) for layer in site.of(site.step.args[0]) if 1 in varying(layer)
     ])  # fmt: skip
 
 
+def _boxes(site: Site) -> None:
+    boxes = [layer for ref in site.refs[1:] for layer in site.of(ref)]
+    site.freeze(boxes, "takes them as the corners of boxes")
+    site.labels.set_aside(boxes)
+
+
 def parted_regions(site: Site) -> list[Layers]:
     """`ps_roi_align` and `ps_roi_pool`: each place of the region reads channels of its own, which go together."""
-    site.freeze([layer for ref in site.refs[1:] for layer in site.of(ref)], "takes them as the corners of boxes")
+    _boxes(site)
     shape = site.shape()
     kept: Layers = []
     for layer in site.of(site.step.args[0]):
