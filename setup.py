@@ -33,6 +33,8 @@ setup(
         "tensorrt": ["tensorrt>=10.3"],
         "openvino": ["openvino>=2025.0"],
         "vision": ["torchvision>=0.24", "pillow>=10.4"],
+        # What `make coverage` compares with.
+        "benchmarks": ["torch-pruning>=1.6", "torchvision>=0.24"],
         "plot": ["matplotlib>=3.9"],
         "dev": [
             "hypothesis>=6.130",
