@@ -86,7 +86,8 @@ class _Comparison:
         constants: Mapping[int, Any],
         programs: Collection[str],
     ) -> None:
-        self.actual, self.shapes, self.constants = actual, shapes, constants
+        self.trace, self.actual, self.shapes, self.constants = trace, actual, shapes, constants
+        self.read = {index for step in trace.steps for index in step.inputs} | set(trace.outputs)
         self.partner: dict[int, int] = {}
         named = {value.name: index for index, value in enumerate(trace.values) if value.name}
         self.pair([named.get(value.name) if value.name else None for value in actual.values], range(len(actual.values)))
@@ -113,8 +114,10 @@ class _Comparison:
         if not all(
             self._fits(mine, own)
             for mine, own in zip(step.outputs, ran.outputs, strict=True)
-            if mine is not None and own is not None
+            if mine in self.read and mine is not None and own is not None
         ):
+            return False
+        if not all(map(self._same_constant, step.inputs, ran.inputs)):
             return False
         if step.name in SIZES or step.name in SPLITS or step.name in RESTRIDED:
             return True
@@ -123,6 +126,11 @@ class _Comparison:
         if step.name in INDICES:
             return self._same_indices(expected, ran)
         return _plain(expected.args, expected.kwargs) == _plain(ran.args, ran.kwargs)
+
+    def _same_constant(self, mine: int, own: int) -> bool:
+        """Whether a tensor that the code made of a number is the same (`torch.tensor(x.shape[1])` is not)."""
+        one, other = self.trace.values[mine].constant, self.actual.values[own].constant
+        return one is None or other is None or torch.equal(one, other)
 
     def _fits(self, mine: int, own: int) -> bool:
         return tuple(self.shapes[mine]) == self.actual.values[own].shape

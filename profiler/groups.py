@@ -74,7 +74,7 @@ class Structure:
         """The length of a value's dimension as a function of the groups' widths."""
         length = self.trace.values[value].shape[dimension]
         for layer in self.layers.get(value, []):
-            if dimension % layer.dim() in varying(layer) and differs(layer, dimension, self.root_of):
+            if layer.numel() and dimension % layer.dim() in varying(layer) and differs(layer, dimension, self.root_of):
                 index = tuple(slice(None) if d == dimension % layer.dim() else 0 for d in range(layer.dim()))
                 return self._count(layer[index].numpy(), length)
         return Coordinate((), length)
@@ -136,7 +136,7 @@ def axes_of(structure: Structure, reading: Reading, numbers: Mapping[int, int]) 
     for value, number in numbers.items():
         for layer in reading.layers.get(value, []):
             for dimension in varying(layer):
-                if not differs(layer, dimension, structure.root_of):
+                if not layer.numel() or not differs(layer, dimension, structure.root_of):
                     continue
                 labels = layer[tuple(slice(None) if d == dimension else 0 for d in range(layer.dim()))].numpy()
                 key = labels.tobytes()
@@ -196,7 +196,7 @@ def _multiplicities(layers: Iterable[Tensor], roots: NDArray[np.int64]) -> NDArr
             continue
         seen.add(key)
         found, counts = np.unique(roots[small.reshape(-1).numpy()], return_counts=True)
-        if counts.max() > 1:
+        if counts.size and counts.max() > 1:
             mixed[found] = mixed[found] * np.uint64(6364136223846793005) + counts.astype(np.uint64)
     return mixed.astype(np.int64)
 

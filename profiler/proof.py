@@ -5,10 +5,11 @@ real one on awake weights, on smaller pictures where the network takes them. Wha
 single precision is looked at again in double.
 """
 
+import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,17 +190,29 @@ class Proof:
     def _precisely(self, groups: Sequence[ChannelGroup], exact: Removal, inputs: tuple[Any, ...]) -> float | None:
         """The difference in double precision; None where the network does not run in it."""
         precise, inputs = copy.deepcopy(self.model).double(), _as(inputs, torch.float64)
-        try:
-            masked = self.run(zero(precise, groups, exact, share=True), inputs)
-        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
-            log.info("the network does not run in double precision: %s", error)
-            return None
-        return relative_difference(self.run(cut(precise, groups, exact, share=True), inputs), masked)
+        with double_by_default():
+            try:
+                masked = self.run(zero(precise, groups, exact, share=True), inputs)
+            except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+                log.info("the network does not run in double precision: %s", error)
+                return None
+            return relative_difference(self.run(cut(precise, groups, exact, share=True), inputs), masked)
 
     def _does_not_run(self, smaller: nn.Module, error: Exception) -> str:
         self.blamed = _running(smaller, error)
         first = str(error).splitlines()[0] if str(error) else ""
         return f"a shrunk copy does not run: {type(error).__name__}: {first}"
+
+
+@contextlib.contextmanager
+def double_by_default() -> Iterator[None]:
+    """What the network's code makes of nothing is in double precision, too."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _differs(difference: float) -> str:
