@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lut.records import ChannelGroup
+from pruner.importance.programs import behind_sequences
 
 NOBODY = -1
 """Owner of a position that belongs to no prunable group."""
@@ -24,6 +25,14 @@ CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 TRANSPOSED = {torch.conv_transpose1d: 1, torch.conv_transpose2d: 2, torch.conv_transpose3d: 3}
 PRODUCTS = {torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__}
 ADDED_PRODUCTS = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
+PLAIN = {
+    torch.ops.aten.mm.default: torch.mm,
+    torch.ops.aten.bmm.default: torch.bmm,
+    torch.ops.aten.addmm.default: torch.addmm,
+    torch.ops.aten.baddbmm.default: torch.baddbmm,
+}
+"""Operations as programs call them, and what they are."""
+
 GROUPS_ARGUMENT = 6
 """Where `groups` stands among the arguments of every convolution, transposed or not."""
 
@@ -57,6 +66,10 @@ def contractions_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     def argument(place: int, name: str) -> tuple[int | str, Any]:
         return (place, args[place]) if place < len(args) else (name, kwargs.get(name))
 
+    if func is torch.ops.aten.convolution.default:
+        yield from _any_convolution(args)
+        return
+    func = PLAIN.get(func, func)
     dimensions = CONVOLUTIONS.get(func) or TRANSPOSED.get(func)
     if dimensions or func is functional.linear:
         key, source = argument(0, "input")
@@ -80,6 +93,13 @@ def contractions_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             yield Contraction(right_key, right, right_inner, left, left_inner)
 
 
+def _any_convolution(args: Sequence[Any]) -> Iterator[Contraction]:
+    """The one operation that programs know for all convolutions."""
+    source, weight, transposed, parts = args[0], args[1], bool(args[6]), int(args[8])
+    channels = source.dim() - (weight.dim() - 2) - 1
+    yield Contraction(0, source, channels, weight, 0 if transposed else 1, parts, sliding=True)
+
+
 class Owners:
     """Which choice of which prunable group each position of a weight's dimension belongs to; choices count through."""
 
@@ -87,6 +107,7 @@ class Owners:
         """Lay the groups' members over the model's parameters and buffers."""
         named: dict[str, Tensor] = dict(model.named_parameters()) | dict(model.named_buffers())
         self.names = {id(tensor): name for name, tensor in named.items()}
+        self.behind_sequences = behind_sequences(model)
         self.ranges: dict[str, range] = {}
         self.total = 0
         self.has_columns = {(member.parameter, member.dimension) for group in groups for member in group.members}
@@ -121,6 +142,11 @@ class Owners:
                 owner = torch.where(owner == NOBODY, self.total, owner) if bool((owner != NOBODY).any()) else None
             self._entering[key] = owner
         return self._entering[key]
+
+    def is_behind_sequence(self, contraction: Contraction) -> bool:
+        """Whether a program feeds this weight with samples that stand behind a sequence."""
+        found = self._base(contraction.weight, contraction.dimension)
+        return found is not None and found[0] in self.behind_sequences
 
     def _base(self, weight: Tensor, dimension: int) -> tuple[str, int, int] | None:
         """Name of the weight, or of what it is a view of (a transpose, a slice), and where the view begins in it."""
@@ -220,7 +246,8 @@ class Listening(TorchFunctionMode):
     def _listen(
         self, contraction: Contraction, owner: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        source, sequence_first = contraction.source, self.sequence_first
+        source = contraction.source
+        sequence_first = self.sequence_first or self.owners.is_behind_sequence(contraction)
         if not source.requires_grad:
             # Weights ask for no gradient, so the graph begins here, and nothing before it costs anything.
             source = source.detach().requires_grad_()
