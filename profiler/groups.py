@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map
 
 from lut.errors import LatpruneError
 from lut.program import Axis
-from lut.records import ChannelGroup, Coordinate, Member
+from lut.records import ChannelGroup, Coordinate
+from profiler.kinds import find_kinds, multiplicities
 from profiler.labels import Labels, Layers, ParameterDimension, compact, varying
 from profiler.rules import propagate
 from profiler.trace import Trace, record
@@ -165,75 +166,25 @@ def tie_rectangles(labels: Labels, layers: Iterable[Tensor]) -> None:
             return
 
 
-def _reasons(marks: Sequence[tuple[NDArray[np.int64], str]], roots: NDArray[np.int64]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for members, reason in marks:
-        for root in np.unique(roots[members[members > 0]]).tolist():
-            found.setdefault(root, reason)
-    return found
-
-
-def _positions(labels: Labels, roots: NDArray[np.int64]) -> dict[int, dict[ParameterDimension, list[int]]]:
-    """For each root the positions in each parameter's dimension that go with it."""
-    hidden: NDArray[np.int64] = np.unique(np.concatenate(labels.internal)) if labels.internal else np.zeros(0, np.int64)
-    found: dict[int, dict[ParameterDimension, list[int]]] = defaultdict(dict)
-    for key, (start, length) in labels.runs.items():
-        if np.isin(start, hidden):
-            continue
-        for position, root in enumerate(roots[start : start + length].tolist()):
-            found[root].setdefault(key, []).append(position)
-    return found
-
-
-def _multiplicities(layers: Iterable[Tensor], roots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each root a number that tells how often it stands in each tensor: equal for equal counts."""
-    seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
-    mixed = np.zeros(int(roots.max()) + 1, dtype=np.uint64)
-    for layer in layers:
-        small = compact(layer)
-        key = (small.data_ptr(), tuple(small.shape), small.stride())
-        if key in seen:
-            continue
-        seen.add(key)
-        found, counts = np.unique(roots[small.reshape(-1).numpy()], return_counts=True)
-        if counts.size and counts.max() > 1:
-            mixed[found] = mixed[found] * np.uint64(6364136223846793005) + counts.astype(np.uint64)
-    return mixed.astype(np.int64)
-
-
 def _build(
     labels: Labels, freeze: Sequence[str], roots: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> tuple[list[ChannelGroup], NDArray[np.int64], NDArray[np.int64]]:
-    frozen, approximate = _reasons(labels.frozen, roots), _reasons(labels.approximate, roots)
-    aside = set(np.unique(roots[np.concatenate(labels.aside)]).tolist()) if labels.aside else set()
-    layered = labels.produced | labels.consumed
-    kinds: dict[Any, list[int]] = {}
-    positions = _positions(labels, roots)
-    for root, places in positions.items():
-        if root in aside and not places.keys() & layered:
-            continue
-        often = tuple((key, len(at)) for key, at in places.items())
-        signature = (often, frozen.get(root), approximate.get(root), 0 if root in frozen else int(counts[root]))
-        kinds.setdefault(signature, []).append(root)
+    """The groups, and for each label the numbers of its group and of its choice in it."""
     groups: list[ChannelGroup] = []
     number_of_root = np.full(int(roots.max()) + 1, -1, dtype=np.int64)
     choice_of_root = np.zeros(int(roots.max()) + 1, dtype=np.int64)
     names: dict[str, int] = {}
-    for (often, reason, softened, _), members in kinds.items():
-        where = [key for key, _ in often]
-        source = next((key for key in where if key in labels.produced), where[0])
+    for kind in find_kinds(labels, roots, counts):
+        source = next((key for key in kind.where if key in labels.produced), kind.where[0])
         path, _, leaf = source.parameter.rpartition(".")
         name = path if path and leaf in {"weight", "bias"} else source.parameter
         names[name] = names.get(name, 0) + 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
-        reason = reason or _unfit(where, labels) or _asked(where, freeze)
-        listed = tuple(
-            Member(key.parameter, key.dimension, tuple(tuple(positions[root][key]) for root in members))
-            for key in where
-        )
-        number_of_root[members] = len(groups)
-        choice_of_root[members] = np.arange(len(members))
-        groups.append(ChannelGroup(unique, 0 if reason else len(members), listed, reason, softened))
+        reason = kind.frozen_because or _unfit(kind.where, labels) or _asked(kind.where, freeze)
+        number_of_root[kind.roots] = len(groups)
+        choice_of_root[kind.roots] = np.arange(len(kind.roots))
+        size = 0 if reason else len(kind.roots)
+        groups.append(ChannelGroup(unique, size, kind.members, reason, kind.approximate_because))
     group_of = number_of_root[roots]
     group_of[0] = -1
     return groups, group_of, choice_of_root[roots]
@@ -317,5 +268,5 @@ def read_structure(
     labels.settle_crossings()
     tie_rectangles(labels, everything)
     roots = labels.roots()
-    groups, group_of, choice_of = _build(labels, freeze, roots, _multiplicities(everything, roots))
+    groups, group_of, choice_of = _build(labels, freeze, roots, multiplicities(everything, roots))
     return Structure(readings[0] or Reading(trace, {}), tuple(groups), group_of, choice_of, roots, *readings[1:])
