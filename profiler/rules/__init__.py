@@ -4,7 +4,7 @@ A rule is a function of the site (one step of the trace) that gives the layers o
 stands in `RULES`, a visible tuple; an operation without a rule freezes what it meets, with that reason.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from profiler.labels import Labels, Layers, along
 from profiler.rules.combining import LIKE, REDUCTIONS, gate, is_elementwise, pointwise, reduction
@@ -100,6 +100,13 @@ def rule_for(step: Step) -> Rule:
     return next((rule for fits, rule in RULES if fits(step)), refuse)
 
 
+def _channel_axis(shape: Sequence[int]) -> int:
+    """Where an input's channels probably stand; a picture without a batch dimension has three or four of them."""
+    if len(shape) == 3 and shape[0] in {3, 4} and min(shape[1:]) > 4:
+        return 0
+    return 1 if len(shape) > 2 else len(shape) - 1
+
+
 def propagate(trace: Trace, labels: Labels, inputs_frozen: str = "it is the network's input") -> dict[int, Layers]:
     """Lay labels over all values of a trace.
 
@@ -113,7 +120,7 @@ def propagate(trace: Trace, labels: Labels, inputs_frozen: str = "it is the netw
         shape = trace.values[given].shape
         if not trace.values[given].dtype.is_floating_point:
             continue
-        axis = 1 if len(shape) > 2 else len(shape) - 1
+        axis = _channel_axis(shape)
         layers[given] = [along(labels.fresh(shape[axis]), axis, shape)] if shape else []
         labels.freeze(layers[given], inputs_frozen)
         labels.hide(layers[given])

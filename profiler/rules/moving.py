@@ -1,5 +1,6 @@
 """Operations that only move elements: the same operation, run on the labels, says where channels go."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,10 +29,17 @@ Chosen = dict[int, Tensor]
 """Contents that stand for integer and boolean tensors, which choose places and have no labels of their own."""
 
 
-def move(site: Site, chosen: Chosen | None = None) -> list[Layers]:
-    """Run the step's operation on each layer of labels."""
+def move(site: Site, chosen: Chosen | None = None, instead: Mapping[int, Layers] | None = None) -> list[Layers]:
+    """Run the step's operation on each layer of labels.
+
+    Args:
+        site: the step.
+        chosen: contents of the tensors that choose places.
+        instead: layers that take the place of a value's own.
+    """
     step = site.step
-    depth = max((len(site.of(ref)) for ref in site.refs if ref.index not in (chosen or {})), default=0)
+    known = {ref.index: site.of(ref) for ref in site.refs if ref.index not in (chosen or {})} | dict(instead or {})
+    depth = max(map(len, known.values()), default=0)
     outputs: list[Layers] = [[] for _ in step.outputs]
     for number in range(depth):
 
@@ -40,7 +48,7 @@ def move(site: Site, chosen: Chosen | None = None) -> list[Layers]:
                 return leaf
             if chosen and leaf.index in chosen:
                 return chosen[leaf.index]
-            layers = site.of(leaf)
+            layers = known[leaf.index]
             if number < len(layers):
                 return layers[number]
             return torch.zeros((), dtype=torch.int64).expand(site.value(leaf).shape)

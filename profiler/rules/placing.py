@@ -18,19 +18,26 @@ CHOOSES = "chooses channels by what the network computes"
 
 
 def index(site: Site) -> list[Layers]:
-    """`x[…]` and `index_select`: a constant index moves labels, a computed one must not touch channels."""
+    """`x[…]` and `index_select`: a constant index moves labels, a computed one must not choose among them."""
     source, places = site.step.args[0], site.step.args[1:]
     by_tensors = site.step.name in {"index", "_unsafe_index"}
-    dims = [d for d, item in enumerate(places[0]) if item is not None] if by_tensors else [places[0]]
+    dims = [d for d, item in enumerate(places[0]) if item is not None] if by_tensors else [int(places[0])]
     tensors = refs_in(places)
-    known = {ref.index: contents for ref in tensors if (contents := site.contents(ref)) is not None}
-    if len(known) == len({ref.index for ref in tensors}):
-        return move(site, known)
-    if any(d % layer.dim() in varying(layer) for layer in site.of(source) for d in dims):
-        return refuse(site, CHOOSES)
+    chosen = {ref.index: site.contents(ref) for ref in tensors}
+    if all(contents is not None for contents in chosen.values()):
+        return move(site, {number: contents for number, contents in chosen.items() if contents is not None})
+    left = _not_along(site, site.of(source), dims)
     if any(site.value(ref).dtype == torch.bool for ref in tensors):
-        return [_last_kept(site, site.of(source))]
-    return move(site, {ref.index: torch.zeros(site.value(ref).shape, dtype=torch.int64) for ref in tensors})
+        return [_last_kept(site, left)]
+    blank = {ref.index: torch.zeros(site.value(ref).shape, dtype=torch.int64) for ref in tensors}
+    return move(site, blank, {source.index: left})
+
+
+def _not_along(site: Site, layers: Layers, dims: Sequence[int]) -> Layers:
+    """The layers that do not vary along these dimensions; among the others the network chooses, and they stay."""
+    along = [layer for layer in layers if any(d % layer.dim() in varying(layer) for d in dims)]
+    site.freeze(along, CHOOSES)
+    return [layer for layer in layers if all(layer is not other for other in along)]
 
 
 def _last_kept(site: Site, layers: Layers) -> Layers:
@@ -106,32 +113,32 @@ def index_put(site: Site) -> list[Layers]:
     tensors = refs_in(places)
     known = [site.contents(ref) for ref in tensors]
     dims = [d for d, item in enumerate(places) if item is not None]
+    layers = site.of(target)
     if any(contents is None for contents in known):
-        if any(d in varying(layer) for layer in site.of(target) for d in dims):
-            return refuse(site, CHOOSES)
+        layers = _not_along(site, layers, dims)
         if any(site.value(ref).dtype == torch.bool for ref in tensors):
-            return _index_put_by_mask(site, target, source)
+            return _index_put_by_mask(site, layers, source)
         known = [torch.zeros(site.value(ref).shape, dtype=torch.int64) for ref in tensors]
     contents = iter(known)
     chosen = tuple(slice(None) if item is None else next(contents) for item in places)
-    read = [layer[chosen] for layer in site.of(target)]
+    read = [layer[chosen] for layer in layers]
     shape = torch.zeros((), dtype=torch.int64).expand(site.shape())[chosen].shape
     _written(site, read, _operand(site, source, shape), shape)
-    return [site.of(target)]
+    return [layers]
 
 
-def _index_put_by_mask(site: Site, target: Ref, source: Ref) -> list[Layers]:
+def _index_put_by_mask(site: Site, target: Layers, source: Ref) -> list[Layers]:
     """How much is written depends on the data: only a last dimension is followed."""
     if not site.of(source) and not any(n > 1 for n in site.value(source).shape):
-        return [site.of(target)]
+        return [target]
     last = site.shape()[-1]
-    read = [compact(layer).reshape(-1) for layer in site.of(target) if varying(layer) == (len(site.shape()) - 1,)]
-    other = [layer for layer in site.of(target) if varying(layer) and varying(layer) != (len(site.shape()) - 1,)]
+    read = [compact(layer).reshape(-1) for layer in target if varying(layer) == (len(site.shape()) - 1,)]
+    other = [layer for layer in target if varying(layer) and varying(layer) != (len(site.shape()) - 1,)]
     site.freeze(other, "writes to places that the network computes")
     own = site.value(source).shape
     given = [compact(layer).reshape(-1) for layer in site.of(source) if varying(layer) == (layer.dim() - 1,)]
     _written(site, read, ([own[-1] if own else 1], given), [last])
-    return [site.of(target)]
+    return [[layer for layer in target if all(layer is not one for one in other)]]
 
 
 def gather(site: Site) -> list[Layers]:
@@ -139,13 +146,11 @@ def gather(site: Site) -> list[Layers]:
     source, dimension, places = site.step.args[0], int(site.step.args[1]), site.step.args[2]
     rank = len(site.shape())
     dimension %= max(rank, 1)
-    shape = site.shape()
-    if any(dimension in varying(layer) for layer in site.of(source)):
-        return refuse(site, CHOOSES)
+    shape, own = site.shape(), _not_along(site, site.of(source), [dimension])
     around = [1 if d == dimension else n for d, n in enumerate(site.value(source).shape)]
     if any(n not in (1, length) for n, length in zip(around, shape, strict=True)):
         return refuse(site, "reads a part of them")
-    layers = [compact(layer).expand(around) for layer in site.of(source)]
+    layers = [compact(layer).expand(around) for layer in own]
     return [combine(site, [(around, layers), _operand(site, places, shape)], shape)]
 
 
@@ -173,15 +178,14 @@ def index_add(site: Site) -> list[Layers]:
     """`index_add`, `index_copy`, `index_fill`: writing along one dimension at places that an index tensor says."""
     target, dimension, places, source = site.step.args[0], int(site.step.args[1]), *site.step.args[2:4]
     dimension %= max(len(site.shape()), 1)
-    known = site.contents(places)
-    if known is None and any(dimension in varying(layer) for layer in site.of(target)):
-        return refuse(site, CHOOSES)
+    known, layers = site.contents(places), site.of(target)
     if known is None:
+        layers = _not_along(site, layers, [dimension])
         known = torch.zeros(site.value(places).shape, dtype=torch.int64)
-    read = [layer.index_select(dimension, known.reshape(-1)) for layer in site.of(target)]
+    read = [layer.index_select(dimension, known.reshape(-1)) for layer in layers]
     shape = [known.numel() if d == dimension else n for d, n in enumerate(site.shape())]
     _written(site, read, _operand(site, source, shape), shape)
-    return [site.of(target)]
+    return [layers]
 
 
 def order(site: Site) -> list[Layers]:
@@ -193,13 +197,10 @@ def order(site: Site) -> list[Layers]:
     given = site.argument(position, "dim", default)
     given = default if isinstance(given, bool) else given
     dims = set(range(rank)) if given is None else {int(given) % rank}
-    if any(dims & set(varying(layer)) for layer in site.of(source)):
-        return refuse(site, "orders them by what the network computes")
-    outputs: list[Layers] = []
-    for number in range(len(site.step.outputs)):
-        shape = site.shape(number)
-        outputs.append([resized(layer, dims, shape) for layer in site.of(source) if varying(layer)])
-    return outputs
+    ordered = [layer for layer in site.of(source) if dims & set(varying(layer))]
+    site.freeze(ordered, "orders them by what the network computes")
+    left = [layer for layer in site.of(source) if varying(layer) and not dims & set(varying(layer))]
+    return [[resized(layer, dims, site.shape(number)) for layer in left] for number in range(len(site.step.outputs))]
 
 
 def resized(layer: Tensor, dims: set[int], shape: Sequence[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """One step of the trace with the labels that reach it, and what all rules share: combining, joining and refusing."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -225,8 +225,21 @@ def _join(site: Site, combined: list[_Meeting], number: int, layer: Tensor, sett
         meeting.layer = torch.where(there == 0, given, there).expand(layer.shape)
 
 
-def refuse(site: Site, because: str = "has no rule") -> list[Layers]:
+WHY: Mapping[str, str] = {
+    **dict.fromkeys(("nonzero", "unique", "_unique2", "unique_dim", "bincount", "histc"), "depends on what is in them"),
+    **dict.fromkeys(("masked_select", "masked_scatter", "masked_scatter_"), "moves them by what the network computes"),
+    **dict.fromkeys(
+        ("inverse", "cholesky", "det", "logdet", "qr", "svd", "triangular_solve"), "takes them as a matrix"
+    ),
+    "nms": "takes them as the corners of boxes",
+}
+"""Why some operations have no rule."""
+
+
+def refuse(site: Site, because: str | None = None) -> list[Layers]:
     """Freeze all that the step reads and writes."""
+    by_default = "takes them as a matrix" if "linalg" in site.step.name else "has no rule"
+    because = because or WHY.get(site.step.name, by_default)
     for ref in site.refs:
         site.freeze(site.of(ref), because)
     outputs: list[Layers] = []

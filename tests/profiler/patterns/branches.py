@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import StochasticDepth
 
 from tests.profiler.patterns.building import (
     Net,
@@ -20,14 +21,21 @@ from tests.profiler.patterns.building import (
 class Auxiliary(nn.Module):
     """A head that runs in training only."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.a, self.b, self.z, self.aux = conv(3, 8, 3), conv(8, 6, 3), nn.Linear(6, 2), nn.Linear(8, 2)
+        self.a, self.b, self.z = conv(3, 8, 3), conv(8, 6, 3), nn.Linear(6, 2)
+        self.body, self.aux = body, nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         a = torch.relu(self.a(x))
         y = self.z(torch.relu(self.b(a)).mean((2, 3)))
-        return (y, self.aux(a.mean((2, 3)))) if self.training else y
+        return (y, self.aux(self.body(a).mean((2, 3)))) if self.training else y
+
+
+def _dropouts() -> nn.Sequential:
+    kinds = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+    layers = [layer for kind in kinds for layer in (conv(8, 8), kind())]
+    return nn.Sequential(*layers, StochasticDepth(0.5, "row"), StochasticDepth(0.5, "batch"), nn.BatchNorm2d(8))
 
 
 def _mobile_former(net: nn.Module, x: Tensor) -> Tensor:
@@ -176,5 +184,9 @@ BRANCHES: Patterns = {
     "tokens pooled by a group convolution": (
         over_tokens(_pooled_tokens, 8, 16, d=nn.Conv2d(8, 16, 3, 2, 1, groups=8)), {"a": 8}
     ),
-    "auxiliary head in training": (Auxiliary(), {"a": 8, "b": 6}),
+    "auxiliary head in training": (Auxiliary(nn.Identity()), {"a": 8, "b": 6}),
+    "dropout of each kind in training": (
+        Auxiliary(_dropouts()),
+        {"a": 8, "b": 6, "body.0": 8, "body.2": 8, "body.4": 8, "body.6": 8, "body.8": 8},
+    ),
 }  # fmt: skip
