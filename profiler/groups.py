@@ -130,7 +130,6 @@ def axes_of(structure: Structure, reading: Reading, numbers: Mapping[int, int]) 
         reading: one of its traces.
         numbers: the values asked for, and by what number each is to be known.
     """
-    names = tuple(group.name for group in structure.groups)
     can_go = np.asarray([not group.frozen_because and group.size > 0 for group in structure.groups] + [False])
     known: dict[bytes, Axis | None] = {}
     found: dict[int, dict[int, Axis]] = {}
@@ -142,13 +141,21 @@ def axes_of(structure: Structure, reading: Reading, numbers: Mapping[int, int]) 
                 labels = layer[tuple(slice(None) if d == dimension else 0 for d in range(layer.dim()))].numpy()
                 key = labels.tobytes()
                 if key not in known:
-                    group = structure.group_of[labels]
-                    group = np.where(can_go[group], group, -1)
-                    known[key] = Axis(names, group, structure.choice_of[labels]) if (group >= 0).any() else None
+                    known[key] = _axis(structure, labels, can_go)
                 axis = known[key]
                 if axis is not None:
                     found.setdefault(number, {}).setdefault(dimension, axis)
     return found
+
+
+def _axis(structure: Structure, labels: NDArray[np.int64], can_go: NDArray[np.bool_]) -> Axis | None:
+    """The choices behind labels; None where none of them can go."""
+    group = np.where(can_go[structure.group_of[labels]], structure.group_of[labels], -1)
+    present = np.unique(group[group >= 0])
+    if not len(present):
+        return None
+    names = tuple(structure.groups[number].name for number in present.tolist())
+    return Axis(names, np.where(group >= 0, np.searchsorted(present, group), -1), structure.choice_of[labels])
 
 
 def tie_rectangles(labels: Labels, layers: Iterable[Tensor]) -> None:
