@@ -4,6 +4,7 @@ import copy
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -193,3 +194,56 @@ def test_code_that_goes_by_what_it_computes_is_not_written_down() -> None:
         reason = next(g.frozen_because for g in find_groups(model, (picture(),)) if g.name == "a")
     assert "does not run" in str(reason)
     assert "goes by a number that it computes, so it cannot be a program" in str(reason)
+
+
+class Scaled(nn.Module):
+    """Attention by hand that derives its scale from the width, as Swin's; it has one head and is cut within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        return ((q * (q.shape[-1]) ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+class Correlated(nn.Module):
+    """All pairs of two feature maps over the square root of their channels, made a tensor on the way, as RAFT's."""
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        channels = one.shape[1]
+        return (one.flatten(2).transpose(1, 2) @ other.flatten(2)) / torch.sqrt(torch.tensor(channels))
+
+
+class TwoScales(nn.Module):
+    def __init__(self, which: str) -> None:
+        super().__init__()
+        self.which = which
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.attend, self.correlate = Scaled(), Correlated()
+        self.z = nn.Linear(8 if which == "attention" else 64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.a(x)
+        if self.which == "attention":
+            return self.z(self.attend(one.flatten(2).transpose(1, 2)))
+        return self.z(self.correlate(one, self.b(x)))
+
+
+@pytest.mark.parametrize("which", ["attention", "correlation"])
+def test_a_scale_that_code_derives_from_the_width_keeps_its_old_value(which: str) -> None:
+    model = TwoScales(which).eval()
+    groups = find_groups(model, (picture(),))
+    prunable = {group.name: group for group in groups if group.size > 1}
+    name = "attend.q" if which == "attention" else "a"
+    assert prunable[name].size == 8
+    assert {p.module for p in prunable[name].programs} == {"attend" if which == "attention" else "correlate"}
+    removal = {name: [0, 3, 7, 2, 5]}
+    model = awaken(model.double())
+    x = picture(dtype=torch.float64)
+    with torch.no_grad():
+        masked = zero(model, groups, removal)(x)
+        assert relative_difference(cut(model, groups, removal)(x), masked) <= 1e-12
+        alone = cut(model, [replace(group, programs=()) for group in groups], removal)
+        assert relative_difference(alone(x), masked) > 1e-3, "the trap: the code alone would take the new width"
