@@ -3,6 +3,7 @@
 `python -m benchmarks.coverage_cell NAME` measures one and writes JSON, a line after each stage.
 """
 
+import contextlib
 import copy
 import time
 from collections import Counter
@@ -113,8 +114,9 @@ class _Cell:
 
     def run(self) -> None:
         """Run the whole shrunk program on the inputs on which groups were found."""
-        same_class = type(self.shrunk) is type(self.subject.model)
-        self.cell.form = "module" if same_class else type(self.shrunk).__name__
+        before = {name: type(module) for name, module in self.subject.model.named_modules()}
+        others = sum(type(module) is not before.get(name) for name, module in self.shrunk.named_modules())
+        self.cell.form = f"{others} programs" if others else "module"
         self.cell.full_finite = is_finite(run(self.shrunk, self.subject.inputs))
 
     def export(self) -> None:
@@ -126,15 +128,18 @@ class _Cell:
         self.cell.onnx_difference = largest_difference(list(found.values()), expected)
 
     def train(self) -> None:
-        """Run in train mode on the smallest inputs on which the unpruned network does."""
+        """Run in train mode on the smallest inputs on which the unpruned network does and the shrunk one does as well.
+
+        A program that is bound to a picture's size takes no other.
+        """
+        trainable = []
         for inputs in self.subject.training:
-            try:
+            with contextlib.suppress(Exception):  # what does not train before need not train after
                 _train_once(self.awake, inputs)
-            except Exception:  # noqa: BLE001 - what does not train before need not train after
-                continue
-            _train_once(self.shrunk, inputs)
+                trainable.append(inputs)
+        if trainable:
+            first_that_runs(trainable, lambda given: _train_once(self.shrunk, given))
             self.cell.trains = True
-            return
 
 
 def _train_once(model: nn.Module, inputs: Sequence[Any]) -> None:

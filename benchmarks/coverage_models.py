@@ -152,7 +152,22 @@ def build(row: Row) -> nn.Module:
     model: nn.Module = builder(**options).eval()
     if row.frozen_norms:
         freeze_norms(model.get_submodule("backbone"))
+    if row.family == "detection":
+        let_detect(model)
     return model
+
+
+def let_detect(detector: Any) -> None:
+    """Keep the ten best of fifty candidates whatever their score: with random weights none reaches the usual one.
+
+    What stands behind the detections (masks, key points, post-processing) would otherwise never run.
+    """
+    last = getattr(detector, "roi_heads", detector)
+    last.score_thresh, last.detections_per_img = 0.0, 10
+    if last is detector:
+        detector.topk_candidates = 50
+    else:
+        detector.rpn._post_nms_top_n = {"training": 50, "testing": 50}
 
 
 def freeze_norms(model: nn.Module) -> None:

@@ -34,7 +34,7 @@ class Ours:
         removed_share: of the parameters, those that go when half of every group goes (rounded down).
         inner_share, inner_share_up: the same without the output layers' parameters; rounded down, and up.
         output_layers: names of the layers left out in `inner_share`.
-        form: "module", or the class that `cut` gave instead of the network's own.
+        form: "module", or how many modules `cut` has replaced by another class: "3 programs".
         compared_on: shape of the first input of the comparison.
         difference: largest relative difference of shrunk from masked, approximate groups left whole.
         mask_effect: the same of masked from whole.

@@ -36,9 +36,10 @@ trained.
 * Pictures are 1x3x224x224 (Inception v3: 299), videos 1x3x16x112x112 (MViT and S3D: 224, Swin3D: 64), optical flow
   takes two of 1x3x128x128. Comparison and export take pictures of 96 pixels and videos of 8x64x64 where the network
   runs on them.
-* Detectors run whole on a picture of 320 pixels, before and after; comparison and ONNX are of the dense part: backbone
-  and heads, region heads on the corner of the first feature map. Where Torch-Pruning fails on the whole program it gets
-  the dense part, which is said.
+* Detectors run whole on a picture of 320 pixels, before and after, and keep the ten best of fifty candidates whatever
+  their score, so that random weights detect something. Comparison and ONNX are of the dense part: backbone and heads,
+  region heads on the corner of the first feature map. Where Torch-Pruning fails on the whole program it gets the dense
+  part, which is said.
 """
 
 
@@ -197,8 +198,8 @@ def _failures(lines: Sequence[Line]) -> str:
         verdict = line.our_verdict
         if line.ours and verdict:
             said = {str(verdict)} if not verdict.good else set()
-            said |= {f"{stage}: {reason}" for stage, reason in line.ours.cell.failures.items()}
-            ours += [f"* {line.row.name}: {text}" for text in sorted(said) if text != f"fails: {text}"]
+            more = {f"{stage}: {reason}" for stage, reason in line.ours.cell.failures.items()} - {verdict.detail}
+            ours += [f"* {line.row.name}: {text}" for text in [*sorted(said), *sorted(more)]]
     theirs: dict[str, list[str]] = {}
     for line in lines:
         verdict = line.peer_verdict

@@ -67,6 +67,8 @@ def summarize(lines: Sequence[Line]) -> str:
 def _count_words(verdicts: Iterable[Verdict | None]) -> str:
     counted = Counter(verdict.word for verdict in verdicts if verdict)
     order = ("exact", "approximate", "wrong", "fails", "timeout", "nothing pruned", "not compared")
+    if not counted:
+        return "no network was run"
     return f"of {counted.total()} networks " + ", ".join(f"{counted[word]} {word}" for word in order if counted[word])
 
 

@@ -110,13 +110,15 @@ def test_what_is_left_out_for_its_size_runs_when_it_is_named() -> None:
         choose_rows(rows, ["resnet51"])
 
 
-def test_a_detector_s_dense_part_shares_its_modules_and_gives_all_heads_outputs() -> None:
+def test_a_detector_detects_and_its_dense_part_shares_its_modules_and_gives_all_heads_outputs() -> None:
     subject = make_subject(find_row("ssdlite320_mobilenet_v3_large"))
     part = subject.part(subject.model)
     assert isinstance(part, DensePart)
     assert part.detector is subject.model
     with torch.no_grad():
         outputs = part(*subject.compared[-1])
+        detected = subject.model(*subject.inputs)
+    assert len(detected[0]["boxes"]) == 10
     assert [output.shape[-1] for output in outputs] == [4, 91]
 
 
