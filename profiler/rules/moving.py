@@ -187,6 +187,8 @@ def concatenate(site: Site) -> list[Layers]:
     def kind(layer: Tensor) -> tuple[int, ...]:
         return tuple(d for d in varying(layer) if d != dimension) or (dimension,)
 
+    coarse = {kind(layer) for layers in joined for layer in layers} - {(dimension,)}
+    joined = [[_coarsened(site, layer, kind(layer), coarse) for layer in layers] for layers in joined]
     output: Layers = []
     for wanted in dict.fromkeys(kind(layer) for layers in joined for layer in layers):
         parts = [next((layer for layer in layers if kind(layer) == wanted), None) for layers in joined]
@@ -199,6 +201,21 @@ def concatenate(site: Site) -> list[Layers]:
         ]
         output.append(compress(torch.cat(filled, dim=dimension)))
     return [output]
+
+
+def _coarsened(site: Site, layer: Tensor, kind: tuple[int, ...], kinds: set[tuple[int, ...]]) -> Tensor:
+    """A layer that varies along more dimensions than what it is joined with (heads and their insides beside heads).
+
+    It is tied along those that it has more.
+    """
+    common = min((other for other in kinds if set(other) < set(kind)), key=len, default=None)
+    if common is None:
+        return layer
+    more = [d for d in kind if d not in common]
+    layer = site.labels.tie(layer, more)
+    for dimension in more:
+        layer = layer.narrow(dimension, 0, 1).expand(layer.shape)
+    return layer
 
 
 def _beside(site: Site, parts: list[Tensor | None], dimension: int) -> Layers:
