@@ -116,7 +116,7 @@ class _Cell:
         """Run the whole shrunk program on the inputs on which groups were found."""
         before = {name: type(module) for name, module in self.subject.model.named_modules()}
         others = sum(type(module) is not before.get(name) for name, module in self.shrunk.named_modules())
-        self.cell.form = f"{others} programs" if others else "module"
+        self.cell.form = f"{others} program{'s' if others > 1 else ''}" if others else "module"
         self.cell.full_finite = is_finite(run(self.shrunk, self.subject.inputs))
 
     def export(self) -> None:
