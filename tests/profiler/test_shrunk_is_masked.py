@@ -1,25 +1,36 @@
 """The project's first promise: the shrunk network computes what the masked one does, for any structure and removal."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from lut.records import ChannelGroup
+from profiler.backends.onnxruntime import evaluate
 from profiler.cut import awaken, cut, relative_difference, zero
+from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.trial import find_groups
-from tests.profiler.random_networks import BLOCKS, RandomNetwork
+from tests.profiler.random_networks import BLOCKS, CODED, RandomNetwork
 
-networks = st.builds(
-    RandomNetwork,
-    st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=4),
-    seed=st.integers(0, 2**16),
-    flatten=st.booleans(),
-    two_inputs=st.booleans(),
-)
+
+def made_of(blocks: Iterable[str]) -> st.SearchStrategy[RandomNetwork]:
+    """Networks of one to four of these blocks."""
+    return st.builds(
+        RandomNetwork,
+        st.lists(st.sampled_from(sorted(blocks)), min_size=1, max_size=4),
+        seed=st.integers(0, 2**16),
+        flatten=st.booleans(),
+        two_inputs=st.booleans(),
+    )
+
+
+networks = made_of(BLOCKS)
+any_networks = made_of([*BLOCKS, *CODED])
 few = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
 )
@@ -47,8 +58,8 @@ def other_choices(group: ChannelGroup, gone: list[int]) -> list[int]:
     return moved if moved != gone else sorted({(choice + 2) % group.size for choice in gone})
 
 
-@few
-@given(network=networks, seed=st.integers(0, 2**16))
+@settings(few, max_examples=60)
+@given(network=any_networks, seed=st.integers(0, 2**16))
 def test_a_shrunk_network_computes_what_the_masked_one_does(network: RandomNetwork, seed: int) -> None:
     groups = find_groups(network, inputs_of(network))
     assert any(not group.frozen_because for group in groups)
@@ -71,8 +82,8 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(network: RandomNetwo
     assert sum(p.numel() for p in shrunk.parameters()) < sum(p.numel() for p in model.parameters()) or not exact
 
 
-@settings(few, max_examples=6)
-@given(network=networks, seed=st.integers(0, 2**16))
+@settings(few, max_examples=8)
+@given(network=any_networks, seed=st.integers(0, 2**16))
 def test_gradients_flow_through_a_shrunk_network(network: RandomNetwork, seed: int) -> None:
     groups = find_groups(network, inputs_of(network))
     removal = random_removal([group for group in groups if not group.frozen_because], seed)
@@ -84,8 +95,20 @@ def test_gradients_flow_through_a_shrunk_network(network: RandomNetwork, seed: i
     assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.filterwarnings("ignore")
 @settings(few, max_examples=6)
-@given(network=networks, seed=st.integers(0, 2**16))
+@given(network=made_of(CODED), seed=st.integers(0, 2**16))
+def test_onnx_computes_what_a_shrunk_network_does(network: RandomNetwork, seed: int) -> None:
+    groups = find_groups(network, inputs_of(network))
+    removal = random_removal([group for group in groups if not group.frozen_because], seed)
+    shrunk = cut(awaken(network, seed), groups, removal).eval()
+    inputs = inputs_of(network)
+    found = evaluate(to_onnx(shrunk, inputs).SerializeToString(), flat_arrays(inputs))
+    assert largest_difference(list(found.values()), output_arrays(shrunk, inputs)) <= 1e-4
+
+
+@settings(few, max_examples=8)
+@given(network=any_networks, seed=st.integers(0, 2**16))
 def test_cutting_leaves_the_original_untouched(network: RandomNetwork, seed: int) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     groups = find_groups(network, inputs_of(network))
