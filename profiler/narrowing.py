@@ -172,6 +172,21 @@ def _chosen(
     return _with(operation, position, place(at.constant((np.cumsum(kept) - 1)[known])))
 
 
+def _pad(operation: Operation, at: _Narrowing) -> Operation:
+    """What is padded goes with the channels that it meets; a negative amount takes away what is there."""
+    source, output, amounts = operation.args[0].index, operation.outputs[0], list(operation.args[1])
+    if output is None:
+        return operation
+    rank = len(at.form.shapes[source])
+    for place, amount in enumerate(amounts):
+        dimension, behind = rank - 1 - place // 2, place % 2
+        kept = at.kept(output if amount > 0 else source, dimension)
+        if kept is not None and amount:
+            edge = kept[len(kept) - abs(amount) :] if behind else kept[: abs(amount)]
+            amounts[place] = int(edge.sum()) * (1 if amount > 0 else -1)
+    return _with(operation, 1, amounts)
+
+
 def _index_select(operation: Operation, at: _Narrowing) -> Operation:
     dimension = _dimension(operation, 1, len(at.form.shapes[operation.args[0].index]))
     return _chosen(operation, at, dimension, operation.args[2], lambda ref: ref, 2)
@@ -231,6 +246,7 @@ REWRITES: Mapping[str, Callable[[Operation, _Narrowing], Operation]] = {
     "slice": _slice,
     "select": _select,
     "roll": _roll,
+    "constant_pad_nd": _pad,
     "index": _index,
     "index_select": _index_select,
     "convolution": _convolution,

@@ -35,6 +35,10 @@ ANYHOW: Mapping[str, str] = {"view": "aten.reshape.default", "_unsafe_view": "at
 """Operations that ask for an order in memory, which devices choose each in its own way, and what stands for them."""
 
 
+FROM_NOTHING = frozenset("zeros ones full empty rand randn arange linspace eye scalar_tensor".split())
+"""Operations that make a tensor of nothing, in PyTorch's default type where they are not told another."""
+
+
 class UnwritableError(LatpruneError):
     """A module does something that no program can repeat."""
 
@@ -282,6 +286,9 @@ class _Writer:
             raise UnwritableError(f"{self.call.module or 'the network'} goes by a number that it computes")
         arguments = (step.args, dict(step.kwargs))
         args, kwargs = self.tree(arguments, (again.args, dict(again.kwargs)) if again else None)
+        made_dtype = self.trace.values[step.outputs[0]].dtype if step.outputs and step.outputs[0] is not None else None
+        if step.name in FROM_NOTHING and made_dtype == self.network_dtype and kwargs.get("dtype") is None:
+            kwargs["dtype"] = Named("dtype", "network")
         if step.name in INDEXED:
             self._keep_indices(step)
         made = [index for index in step.outputs if index is not None]

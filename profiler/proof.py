@@ -63,6 +63,11 @@ def uneven_removal(groups: Sequence[ChannelGroup], seed: int) -> dict[str, list[
     return removal
 
 
+def narrow_removal(groups: Sequence[ChannelGroup]) -> dict[str, list[int]]:
+    """All but two choices of each group: code that tells tensors apart by their widths shows."""
+    return {group.name: list(range(1, group.size - 1)) for group in groups if group.size > 2}
+
+
 Failure = Callable[[Sequence[ChannelGroup]], str | None]
 """Removes a part of each of these groups; gives back why that is not right, or None."""
 
@@ -142,13 +147,13 @@ class Proof:
 
     def dry_failure(self, groups: Sequence[ChannelGroup]) -> str | None:
         """Why the shapes of a shrunk copy do not fit, or None."""
-        remove = uneven_removal(groups, 0)
-        smaller = cut(self.dry, groups, remove, share=True)
-        try:
-            with torch.device("meta"):
-                self.run(smaller, self.dry_inputs)
-        except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
-            return self._does_not_run(smaller, error)
+        for remove in (uneven_removal(groups, 0), narrow_removal(groups)):
+            smaller = cut(self.dry, groups, remove, share=True)
+            try:
+                with torch.device("meta"):
+                    self.run(smaller, self.dry_inputs)
+            except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
+                return self._does_not_run(smaller, error)
         return None
 
     def failure(self, groups: Sequence[ChannelGroup]) -> str | None:

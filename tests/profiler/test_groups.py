@@ -18,22 +18,13 @@ from tests.profiler.patterns import EXPECTED, PATTERNS, conv, inputs_of
 
 BORDERS = {"it is the network's input", "they reach the network's output"}
 
-WAITS_FOR_THE_PROGRAM_FORM = (
-    "channels padded in the shortcut",
-    "GRU cells in a loop",  # `zeros` of the program stay float32 in a network of double precision
-    "LSTM with a projection",  # nn.LSTM does not run where as many states as projected ones are left
-)
-"""Patterns that the program form does not get right yet."""
-
-READY = [name for name in PATTERNS if name not in WAITS_FOR_THE_PROGRAM_FORM]
-
 
 @cache
 def found(name: str) -> list[ChannelGroup]:
     return find_groups(PATTERNS[name], inputs_of(name))
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", PATTERNS)
 def test_groups_are_those_that_a_person_finds(name: str) -> None:
     groups = [group for group in found(name) if group.frozen_because not in BORDERS]
     assert {group.name for group in groups} == set(EXPECTED[name])
@@ -43,7 +34,7 @@ def test_groups_are_those_that_a_person_finds(name: str) -> None:
         assert (size == expected) if not group.frozen_because else (expected in group.frozen_because), group.name
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", PATTERNS)
 def test_what_is_prunable_runs_and_is_the_masked_network(name: str) -> None:
     groups = found(name)
     soft = {group.name for group in groups if group.approximate_because}
