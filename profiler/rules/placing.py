@@ -120,11 +120,23 @@ def index_put(site: Site) -> list[Layers]:
             return _index_put_by_mask(site, layers, source)
         known = [torch.zeros(site.value(ref).shape, dtype=torch.int64) for ref in tensors]
     contents = iter(known)
-    chosen = tuple(slice(None) if item is None else next(contents) for item in places)
-    read = [layer[chosen] for layer in layers]
-    shape = torch.zeros((), dtype=torch.int64).expand(site.shape())[chosen].shape
+    chosen = [None if item is None else next(contents) for item in places]
+    whole = tuple(slice(None) if item is None else item for item in chosen)
+    shape = torch.zeros((), dtype=torch.int64).expand(site.shape())[whole].shape
+    read = [_read(layer, chosen, shape) for layer in layers]
     _written(site, read, _operand(site, source, shape), shape)
     return [layers]
+
+
+def _read(layer: Tensor, chosen: Sequence[Tensor | None], shape: Sequence[int]) -> Tensor:
+    """What stands at chosen places of a layer; only where it varies does it matter which."""
+    dims = varying(layer)
+    if any(item is not None and item.dtype == torch.bool for item in chosen):
+        return layer[tuple(slice(None) if item is None else item for item in chosen)]
+    places = [
+        slice(None) if item is None else item if d in dims else torch.zeros_like(item) for d, item in enumerate(chosen)
+    ]
+    return compact(layer)[tuple(places)].expand(list(shape))
 
 
 def _index_put_by_mask(site: Site, target: Layers, source: Ref) -> list[Layers]:
