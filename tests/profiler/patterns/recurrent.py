@@ -99,7 +99,7 @@ RECURRENT: Patterns = {
     "plain recurrent layer": (over_tokens(lambda net, x: net.m(x)[0], 8, 6, m=nn.RNN(8, 6, batch_first=True)),
                               {"a": 8, "m.weight_ih_l0": 6}),
     "plain recurrent layer of rectified units": (
-        over_tokens(lambda net, x: net.m(x)[0], 8, 6, m=nn.RNN(8, 6, nonlinearity="relu")),
+        over_tokens(lambda net, x: net.m(x)[0], 8, 6, m=nn.RNN(8, 6, nonlinearity="relu", batch_first=True)),
         {"a": 8, "m.weight_ih_l0": 6},
     ),
     "LSTM cells in a loop": (over_tokens(_cells, 8, 6, m=nn.LSTMCell(8, 6)), {"a": 8, "m.weight_hh": 6}),
