@@ -50,3 +50,42 @@ def test_a_parameter_keeps_its_labels_and_they_lead_back_to_it() -> None:
         ParameterDimension("b.weight", 1),
     }
     assert labels.keys_of(labels.fresh(2)) == set()
+
+
+def test_tying_passes_over_what_carries_no_label() -> None:
+    labels = Labels()
+    layer = torch.where(torch.arange(6).reshape(2, 3) == 0, 0, labels.fresh(6).reshape(2, 3))
+    tied = labels.tie(layer, [0])
+    roots = labels.roots()[tied.numpy()]
+    assert (roots[0] == roots[1]).all()
+    assert len(set(roots[0].tolist())) == 3
+
+
+def test_created_labels_are_known_as_such_unless_others_stand_among_them() -> None:
+    labels = Labels()
+    own, created = labels.fresh(3), labels.created(3)
+    assert labels.is_created(created)
+    assert labels.is_created(torch.zeros(2, dtype=torch.int64))
+    assert not labels.is_created(own)
+    assert not labels.is_created(torch.cat([own, created]))
+
+
+def test_a_crossing_is_settled_by_what_else_is_asked() -> None:
+    for dimension, frozen in ((1, True), (0, False)):
+        labels = Labels()
+        large, small = labels.fresh(6).reshape(2, 3), labels.fresh(3).reshape(1, 3)
+        labels.cross(large, small, "stays")
+        labels.tie(large, [dimension])
+        labels.settle_crossings()
+        assert bool(labels.frozen) == frozen
+        assert (labels.roots()[large.numpy()] == labels.roots()[small.numpy()]).all() != frozen
+
+
+def test_an_open_crossing_keeps_the_longest_dimension() -> None:
+    for shape, frozen in (((2, 3), False), ((4, 3), True)):
+        labels = Labels()
+        large, small = labels.fresh(shape[0] * shape[1]).reshape(shape), labels.fresh(3).reshape(1, 3)
+        labels.cross(large, small, "stays")
+        labels.settle_crossings()
+        assert bool(labels.frozen) == frozen
+        assert len(set(labels.roots()[large.numpy()].reshape(-1).tolist())) == max(shape)
