@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lut.records import Member
-from profiler.labels import Labels, ParameterDimension, compact
+from profiler.labels import Doubtful, Labels, ParameterDimension, compact
 
 Integers = NDArray[np.int64]
 
@@ -136,7 +136,8 @@ def find_kinds(labels: Labels, roots: Integers, counts: Integers) -> Iterator[Ki
     """
     rows, count = _Rows(labels, roots), int(roots.max()) + 1
     frozen, why_frozen = _marks(labels.frozen, roots, count)
-    soft, why_soft = _marks(labels.approximate, roots, count)
+    certain_first = sorted(labels.approximate, key=lambda mark: isinstance(mark[1], Doubtful))
+    soft, why_soft = _marks(certain_first, roots, count)
     aside = np.zeros(count, dtype=bool)
     if labels.aside:
         aside[roots[np.concatenate(labels.aside)]] = True

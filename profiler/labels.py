@@ -73,6 +73,10 @@ class ParameterDimension:
     dimension: int
 
 
+class Doubtful(str):
+    """A reason to call labels approximate that a proof may lift: zeros add nothing to a sum, if zeros they are."""
+
+
 class Labels:
     """Hands out labels and remembers which go together, which cannot go and why, and which are not exact."""
 
@@ -192,6 +196,8 @@ class Labels:
 
     def only_along(self, layer: Tensor, dimension: int) -> Tensor:
         """Tie a layer along all other dimensions; a vector of its labels along this one."""
+        if not layer.numel():
+            return torch.zeros(layer.shape[dimension], dtype=torch.int64)
         others = [d for d in range(layer.dim()) if d != dimension]
         tied = self.tie(layer, others)
         index = tuple(slice(None) if d == dimension % layer.dim() else 0 for d in range(layer.dim()))

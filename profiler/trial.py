@@ -13,6 +13,7 @@ from torch import nn
 
 from lut.records import ChannelGroup
 from profiler.groups import Structure, read_structure
+from profiler.labels import Doubtful
 from profiler.proof import Failure, Proof
 from profiler.repair import with_attributes
 from profiler.scribe import Scribe
@@ -101,16 +102,27 @@ def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure, freeze
         return structure
     groups = with_attributes(model, structure)
     proof = Proof(model, inputs, bool(structure.trace.unseen))
+    if proof.failure([group for group in groups if not group.frozen_because]) is None:
+        return replace(structure, groups=_relieved(proof, groups))
     fails = _either(proof)
-    if fails([group for group in groups if not group.frozen_because]) is None:
-        return replace(structure, groups=groups)
     if structure.training is None:
         structure = read_structure(model, inputs, freeze, trace=structure.trace)
         groups = with_attributes(model, structure)
     proof.training = True
     scribe = Scribe(model, inputs, structure, proof)
     groups = scribe.followed(groups)
-    return replace(structure, groups=_sift(fails, groups, scribe))
+    return replace(structure, groups=_relieved(proof, _sift(fails, groups, scribe)))
+
+
+def _relieved(proof: Proof, groups: tuple[ChannelGroup, ...]) -> tuple[ChannelGroup, ...]:
+    """Drop the doubts of groups that turn out exact."""
+    doubted = [g for g in groups if not g.frozen_because and isinstance(g.approximate_because, Doubtful)]
+    if not doubted:
+        return groups
+    certain = [replace(group, approximate_because=None) for group in doubted]
+    proved = certain if proof.failure(certain) is None else [g for g in certain if proof.failure([g]) is None]
+    by_name = {group.name: group for group in proved}
+    return tuple(by_name.get(group.name, group) for group in groups)
 
 
 def _either(proof: Proof) -> Failure:

@@ -27,7 +27,7 @@ from profiler.rules.multiplying import PRODUCTS, attention, distance, dot, matmu
 from profiler.rules.norms import batch_norm, group_norm, layer_norm, softmax, weight_norm
 from profiler.rules.placing import embedding, gather, index, index_add, index_put, order, scatter, write, write_part
 from profiler.rules.site import History, Rule, Site, refuse, used_steps
-from profiler.rules.spatial import NEAREST, SPATIAL, folded, nearest, parted_regions, regions, spatial, unfolded
+from profiler.rules.spatial import NEAREST, SPATIAL, folded, nearest, parted_regions, regions, spatial, turned, unfolded
 from profiler.trace import Ref, Step, Trace
 
 BATCH_NORMS = frozenset(
@@ -80,6 +80,7 @@ RULES: tuple[tuple[Callable[[Step], bool], Rule], ...] = (
     (_named({"im2col"}), unfolded),
     (_named({"col2im"}), folded),
     (_named(NEAREST), nearest),
+    (_named({"affine_grid_generator"}), turned),
     (_named({"roi_align", "roi_pool"}), regions),
     (_named({"ps_roi_align", "ps_roi_pool"}), parted_regions),
     (_named(TRANSFORMS), transform),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from profiler.labels import Layers, compact, varying
+from profiler.labels import Doubtful, Layers, compact, varying
 from profiler.rules.norms import across
 from profiler.rules.site import Site, meet, refs_in
 from profiler.trace import Step
@@ -13,6 +13,9 @@ REDUCTIONS = frozenset(
     "mean sum amax amin max min var std var_mean std_mean prod linalg_vector_norm norm logsumexp any all nansum "
     "nanmean aminmax count_nonzero".split()
 )
+ADDING = frozenset("sum nansum linalg_vector_norm norm count_nonzero any".split())
+"""Reductions to which zeros add nothing."""
+
 ELEMENTWISE = frozenset(
     "hardswish relu6 mish gelu abs rrelu_with_noise threshold log_sigmoid log_sigmoid_forward prelu _prelu_kernel "
     "where masked_fill eq ne lt gt le ge copysign xlogy heaviside rsub floor_divide true_divide special_expit "
@@ -61,7 +64,8 @@ def reduction(site: Site) -> list[Layers]:
     if _tells_which(site):
         chosen = [layer for layer in layers if gone & set(varying(layer))]
         site.freeze(chosen, "chooses among them by what the network computes")
-    across(site, layers, gone, "is taken across them")
+    reason = "is taken across them"
+    across(site, layers, gone, Doubtful(reason) if site.step.name in ADDING else reason)
     output: Layers = []
     for layer in layers:
         left = [d for d in varying(layer) if d not in gone]

@@ -13,6 +13,10 @@ FIXED = "multiplies them with a tensor whose size is fixed"
 TAKES_FIXED = "takes in a tensor whose size is fixed"
 
 
+NARROW = 4
+"""Parts of a group convolution with fewer channels, in or out, leave little choice within them."""
+
+
 @dataclass(frozen=True)
 class _Ends:
     """Labels at a convolution: what enters, and the weight's dimension of inputs and of outputs."""
@@ -48,7 +52,7 @@ def contract(site: Site, groups: int, bias: Any, *, transposed: bool = False) ->
     source, weight = site.step.args[:2]
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     site.labels.hide([layer for layer in site.of(weight) if not {0, 1} & set(varying(layer))])
-    inputs, outputs = _ends_of_weight(site, in_dim, out_dim)
+    inputs, outputs = _ends_of_weight(site, in_dim, out_dim, groups)
     entering = columns(site, source, 1) if not _parts(site) else None
     ends = _Ends(entering, inputs, outputs)
     if groups == 1:
@@ -68,7 +72,7 @@ def contract(site: Site, groups: int, bias: Any, *, transposed: bool = False) ->
     return leaving
 
 
-def _ends_of_weight(site: Site, in_dim: int, out_dim: int) -> tuple[Tensor | None, Tensor | None]:
+def _ends_of_weight(site: Site, in_dim: int, out_dim: int, groups: int) -> tuple[Tensor | None, Tensor | None]:
     """The labels of a weight's two ends; where another layer made the weight, only those of its longer end can go."""
     weight = site.step.args[1]
     shape = site.value(weight).shape
@@ -76,6 +80,9 @@ def _ends_of_weight(site: Site, in_dim: int, out_dim: int) -> tuple[Tensor | Non
         if shape[in_dim] > shape[out_dim]:
             return columns(site, weight, in_dim), None
         return None, columns(site, weight, out_dim)
+    alike = [layer for layer in site.of(weight) if out_dim in varying(layer) and site.labels.is_created(layer)]
+    if alike and groups > 1:
+        return columns(site, weight, in_dim), site.labels.only_along(alike[0], out_dim)
     return columns(site, weight, in_dim), columns(site, weight, out_dim)
 
 
@@ -109,6 +116,14 @@ def _contract(site: Site, ends: _Ends) -> None:
         site.freeze([ends.entering], FIXED)
 
 
+def _go_whole(groups: int, inputs: int, outputs: int) -> bool:
+    """Whether whole parts of a group convolution go, rather than the same place in each.
+
+    The same place cuts the weight along both dimensions, so it is taken where parts leave a choice, or there are few.
+    """
+    return min(inputs, outputs) < NARROW and groups >= inputs
+
+
 def _grouped(site: Site, ends: _Ends, groups: int) -> Tensor | None:
     """Group convolution: all parts stay equal, so either whole parts go or the same place in each part."""
     labels, weight = site.labels, site.step.args[1]
@@ -118,7 +133,7 @@ def _grouped(site: Site, ends: _Ends, groups: int) -> Tensor | None:
         site.freeze([ends.outputs], TAKES_FIXED)
         return ends.outputs
     parts, fed = ends.outputs.reshape(groups, -1), ends.entering.reshape(groups, -1)
-    if groups >= fed.shape[1]:
+    if _go_whole(groups, fed.shape[1], parts.shape[1]):
         site.role(weight, 0, makes=False)
         labels.unite(labels.tie(fed, [1]), parts)
         labels.hide([ends.inputs] if ends.inputs is not None else [])
@@ -142,7 +157,7 @@ def _grouped_transposed(site: Site, ends: _Ends, groups: int) -> Tensor | None:
         return ends.outputs.repeat(groups) if ends.outputs is not None else None
     labels.unite(ends.entering, ends.inputs)
     fed = ends.inputs.reshape(groups, -1)
-    if groups >= fed.shape[1]:
+    if _go_whole(groups, fed.shape[1], inside):
         site.role(weight, 0, makes=True)
         labels.hide([ends.outputs] if ends.outputs is not None else [])
         return labels.tie(fed, [1])[:, :1].expand(groups, inside).reshape(-1)

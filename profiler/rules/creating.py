@@ -44,13 +44,19 @@ def numbered(site: Site) -> list[Layers]:
 
 
 def stretch(site: Site) -> list[Layers]:
-    """Repeating along a dimension of length 1 makes elements that are alike; along another it moves labels."""
+    """Repeating along a dimension of length 1 makes elements that are alike; along another it moves labels.
+
+    Where a weight is repeated (one bank of filters for each channel), its repetitions are alike, too.
+    """
     (layers,) = move(site)
     before, after = site.value(site.step.args[0]).shape, site.shape()
     for dimension, length in enumerate(after):
         place = dimension - len(after) + len(before)
         if length > 1 and (place < 0 or before[place] == 1):
             layers.append(along(site.labels.created(length), dimension, after))
+        elif not site.value(site.step.args[0]).from_input and length > before[place]:
+            blocks = site.labels.created(length // before[place]).repeat_interleave(before[place])
+            layers.append(along(blocks, dimension, after))
     return [layers]
 
 

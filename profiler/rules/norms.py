@@ -24,6 +24,9 @@ def batch_norm(site: Site) -> list[Layers]:
     """BatchNorm: each channel by itself."""
     source = site.of(site.step.args[0])
     own = [item for item in source if 1 in varying(item)]
+    if site.argument(5, "training") is True:
+        others = [item for item in source if 1 not in varying(item)]
+        across(site, others, range(len(site.shape())), "normalises across them")
     for argument in site.step.args[1:5]:
         for layer in site.of(argument):
             if not own:

@@ -89,7 +89,7 @@ class Site:
     def soften(self, layers: Sequence[Tensor], because: str) -> None:
         """Mark these layers as not exact, with this place in the reason; what nobody uses harms nobody."""
         if self.used:
-            self.labels.soften(layers, f"{self.where} {because}")
+            self.labels.soften(layers, type(because)(f"{self.where} {because}"))
 
     def role(self, argument: Any, dimension: int, *, makes: bool) -> None:
         """Remember that a weight's dimension makes channels, or takes them in."""

@@ -13,7 +13,7 @@ SPATIAL = frozenset(
     "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
     "fractional_max_pool2d fractional_max_pool3d max_unpool2d max_unpool3d upsample_bilinear2d upsample_bicubic2d "
     "upsample_linear1d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa "
-    "grid_sampler_2d grid_sampler_3d affine_grid_generator".split()
+    "grid_sampler_2d grid_sampler_3d".split()
 )
 NEAREST = frozenset(
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
@@ -81,6 +81,12 @@ def neighbours(site: Site, layer: Tensor, window: tuple[int, int, int], shape: S
     site.freeze([layer], "mixes them")
     site.labels.set_aside([layer])
     return []
+
+
+def turned(site: Site) -> list[Layers]:
+    """`affine_grid_generator`: a grid of places, from a matrix."""
+    site.freeze(site.of(site.step.args[0]), "takes them as a matrix")
+    return [[]]
 
 
 def nearest(site: Site) -> list[Layers]:

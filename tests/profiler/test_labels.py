@@ -89,3 +89,9 @@ def test_an_open_crossing_keeps_the_longest_dimension() -> None:
         labels.settle_crossings()
         assert bool(labels.frozen) == frozen
         assert len(set(labels.roots()[large.numpy()].reshape(-1).tolist())) == max(shape)
+
+
+def test_a_tensor_without_elements_has_no_labels_along_any_dimension() -> None:
+    labels = Labels()
+    empty = along(labels.fresh(3), 1, (2, 3)).narrow(0, 0, 0)
+    assert labels.only_along(empty, 1).tolist() == [0, 0, 0]

@@ -42,15 +42,16 @@ def test_numbers_stand_among_what_is_lost_and_travel_with_it() -> None:
     assert smaller(picture()).shape == (1, 64, 2)
 
 
-def test_a_guess_that_changes_the_output_is_dropped_with_its_group() -> None:
+def test_a_guess_that_changes_the_output_gives_way_to_a_program() -> None:
     model = Viewed()
     group = next(group for group in find_groups(model, (picture(),)) if group.name == "a")
-    assert "a shrunk copy" in str(group.frozen_because)
-    assert group.attributes == ()
+    assert group.size == 6
+    assert [program.module for program in group.programs] == [""]
     model.feature_scale_dims = 5
     group = next(group for group in find_groups(model, (picture(),)) if group.name == "a")
     assert group.size == 6
     assert {(number.attribute, number.item) for number in group.attributes} == {("hidden_dim", -1), ("shape", 0)}
+    assert not group.programs
 
 
 def test_names_of_no_number_are_none() -> None:

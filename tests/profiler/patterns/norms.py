@@ -86,11 +86,11 @@ NORMS: Patterns = {
     "softmax over parts": (
         between(lambda net, x: (x.unflatten(1, (2, 4)).softmax(1) * x.unflatten(1, (2, 4))).sum(1), 8, 4), {"a": 4}
     ),
-    "cosine normalisation": (between(lambda net, x: functional.normalize(x, dim=1), 8, 8), {"a": "~8"}),
+    "cosine normalisation": (between(lambda net, x: functional.normalize(x, dim=1), 8, 8), {"a": 8}),
     "lengths over pixels": (
         between(lambda net, x: functional.normalize(x.flatten(2), dim=2).view(x.shape), 8, 8), {"a": 8}
     ),
-    "sum over channels": (between(lambda net, x: x * x.sum(1, keepdim=True), 8, 8), {"a": "~8"}),
+    "sum over channels": (between(lambda net, x: x * x.sum(1, keepdim=True), 8, 8), {"a": 8}),
     "running sum over channels": (between(lambda net, x: x.cumsum(1), 8, 8), {"a": "~8"}),
     "running sum over pixels": (between(lambda net, x: x.cumsum(2), 8, 8), {"a": 8}),
     "max over channels": (
