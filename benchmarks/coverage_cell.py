@@ -80,13 +80,10 @@ class _Cell:
         cell.output_layers = sorted(of_part[id(part.get_submodule(name))] for name in layers)
         inner = without_layers(shapes, cell.output_layers)
         inner_total = sum(torch.Size(shape).numel() for shape in inner.values())
-        down = lost_positions(self.groups, {group.name: range(group.size // 2) for group in self.prunable})
-        up = lost_positions(
-            self.groups, {group.name: range(min((group.size + 1) // 2, group.size - 1)) for group in self.prunable}
-        )
-        cell.removed_share = share(count_elements(shapes, down), total)
-        cell.inner_share = share(count_elements(inner, down), inner_total)
-        cell.inner_share_up = share(count_elements(inner, up), inner_total)
+        half = {group.name: range(min((group.size + 1) // 2, group.size - 1)) for group in self.prunable}
+        lost = lost_positions(self.groups, half)
+        cell.removed_share = share(count_elements(shapes, lost), total)
+        cell.inner_share = share(count_elements(inner, lost), inner_total)
 
     def compare(self) -> None:
         """Compare shrunk with masked in float64, and see that the comparison would tell a wrong removal."""

@@ -31,8 +31,8 @@ class Ours:
             groups, and prunable ones that are marked approximate.
         frozen_reasons, approximate_reasons: how many groups have each.
         prunable_share: of the parameters, those in a prunable group.
-        removed_share: of the parameters, those that go when half of every group goes (rounded down).
-        inner_share, inner_share_up: the same without the output layers' parameters; rounded down, and up.
+        removed_share: of the parameters, those that go when half of every group goes (rounded up, as Torch-Pruning rounds).
+        inner_share: the same without the output layers' parameters.
         output_layers: names of the layers left out in `inner_share`.
         form: "module", or how many modules `cut` has replaced by another class: "3 programs".
         compared_on: shape of the first input of the comparison.
@@ -57,7 +57,6 @@ class Ours:
     prunable_share: float | None = None
     removed_share: float | None = None
     inner_share: float | None = None
-    inner_share_up: float | None = None
     output_layers: list[str] = field(default_factory=list)
     form: str | None = None
     compared_on: list[int] | None = None

@@ -116,13 +116,12 @@ def _shares(lines: Sequence[Line]) -> str:
     for line in lines:
         if line.ours is None or line.peer is None or not (line.peer_verdict and line.peer_verdict.good):
             continue
-        ours, up, peer = line.ours.cell.inner_share, line.ours.cell.inner_share_up, line.peer.cell.inner_share
+        ours, peer = line.ours.cell.inner_share, line.peer.cell.inner_share
         if peer is None:
             continue
         compared += 1
-        if ours is None or up is None or ours < peer - NEARLY:
-            rounded = f", {up:.1%} where half is rounded up" if ours is not None and up is not None else ""
-            less.append(f"{line.row.name} ({percent(ours)} and {peer:.1%}{rounded})")
+        if ours is None or ours < peer - NEARLY:
+            less.append(f"{line.row.name} ({percent(ours)} and {peer:.1%})")
     text = f"Of the inner parameters as much goes as with Torch-Pruning, or more, on {compared - len(less)} of the"
     text += f" {compared} networks on which that is exact or approximate"
     return text + (f"; less on {', '.join(less)}" if less else "") + "."

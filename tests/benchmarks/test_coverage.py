@@ -48,7 +48,6 @@ PROVED = Ours(
     prunable_share=0.9,
     removed_share=0.5,
     inner_share=0.6,
-    inner_share_up=0.65,
     form="module",
     difference=2e-16,
     mask_effect=0.7,
