@@ -31,7 +31,8 @@ class Ours:
             groups, and prunable ones that are marked approximate.
         frozen_reasons, approximate_reasons: how many groups have each.
         prunable_share: of the parameters, those in a prunable group.
-        removed_share: of the parameters, those that go when half of every group goes (rounded up, as Torch-Pruning rounds).
+        removed_share: of the parameters, those that go when half of every group goes (rounded up, as Torch-Pruning
+            rounds).
         inner_share: the same without the output layers' parameters.
         output_layers: names of the layers left out in `inner_share`.
         form: "module", or how many modules `cut` has replaced by another class: "3 programs".

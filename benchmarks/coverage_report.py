@@ -28,8 +28,8 @@ trained.
   one was run to warm up. For Torch-Pruning: to build its pruner, enumerate all groups and prune half of each (random
   importance), stopped after 120 s; with as many threads, right after ours. No network gets help of its own.
 * **prunable**: share of the parameters in a prunable group. **removed**: share that goes with half of every group,
-  rounded up as Torch-Pruning rounds. **inner**: the same without the parameters of output layers, for both tools, which may not narrow these:
-  convolutions and linear layers from which some way to the output meets no other of them.
+  rounded up as Torch-Pruning rounds. **inner**: the same without the parameters of output layers, for both tools,
+  which may not narrow these: convolutions and linear layers from which some way to the output meets no other of them.
 * **shrunk − masked** and **ONNX**: largest relative difference, the latter of ONNX Runtime's output from PyTorch's for
   the shrunk network in float32, where at most {ONNX_CLOSE:g} counts as equal.
 * **trains**: the shrunk network runs in train mode at batch 2; empty where the whole one does not.
