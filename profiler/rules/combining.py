@@ -66,6 +66,10 @@ def reduction(site: Site) -> list[Layers]:
         site.freeze(chosen, "chooses among them by what the network computes")
     reason = "is taken across them"
     across(site, layers, gone, Doubtful(reason) if site.step.name in ADDING else reason)
+    if site.step.name == "sum":
+        site.labels.consumed.update(
+            key for layer in layers if gone & set(varying(layer)) for key in site.labels.keys_of(layer)
+        )
     output: Layers = []
     for layer in layers:
         left = [d for d in varying(layer) if d not in gone]

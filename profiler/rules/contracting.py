@@ -82,6 +82,8 @@ def _ends_of_weight(site: Site, in_dim: int, out_dim: int, groups: int) -> tuple
         return None, columns(site, weight, out_dim)
     alike = [layer for layer in site.of(weight) if out_dim in varying(layer) and site.labels.is_created(layer)]
     if alike and groups > 1:
+        others = [layer for layer in site.of(weight) if out_dim in varying(layer) and layer is not alike[0]]
+        site.freeze(others, "takes them in once for each channel")
         return columns(site, weight, in_dim), site.labels.only_along(alike[0], out_dim)
     return columns(site, weight, in_dim), columns(site, weight, out_dim)
 

@@ -9,6 +9,7 @@ from tests.profiler.patterns.attention import ATTENTION
 from tests.profiler.patterns.blocks import BLOCKS
 from tests.profiler.patterns.branches import BRANCHES
 from tests.profiler.patterns.building import Expected, Net, SelfAttention, between, conv
+from tests.profiler.patterns.conditioned import CONDITIONED, SECOND
 from tests.profiler.patterns.contracting import CONTRACTING
 from tests.profiler.patterns.heads import WITH_HEADS
 from tests.profiler.patterns.moving import MOVING
@@ -17,7 +18,19 @@ from tests.profiler.patterns.recurrent import RECURRENT
 from tests.profiler.patterns.restoration import INPUTS, RESTORATION
 from tests.profiler.patterns.splitting import SPLITTING
 
-THEMES = (MOVING, SPLITTING, CONTRACTING, NORMS, WITH_HEADS, ATTENTION, RECURRENT, RESTORATION, BLOCKS, BRANCHES)
+THEMES = (
+    MOVING,
+    SPLITTING,
+    CONTRACTING,
+    NORMS,
+    WITH_HEADS,
+    ATTENTION,
+    RECURRENT,
+    RESTORATION,
+    BLOCKS,
+    BRANCHES,
+    CONDITIONED,
+)
 
 PATTERNS: Mapping[str, nn.Module] = {name: network for theme in THEMES for name, (network, _) in theme.items()}
 EXPECTED: Mapping[str, Expected] = {name: expected for theme in THEMES for name, (_, expected) in theme.items()}
@@ -26,7 +39,8 @@ EXPECTED: Mapping[str, Expected] = {name: expected for theme in THEMES for name,
 def inputs_of(name: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     """A picture of 1×3×8×8, and the second input where the pattern takes two."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [(1, 3, 8, 8), *([INPUTS[name]] if name in INPUTS else [])]
+    second = (INPUTS | SECOND).get(name)
+    shapes = [(1, 3, 8, 8), *([second] if second else [])]
     return tuple(torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
 
 

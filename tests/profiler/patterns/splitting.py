@@ -192,7 +192,7 @@ SPLITTING: Patterns = {
     "written into a part": (between(_written, 4, 8, b=conv(4, 4)), {"a": 4, "b": 4}),
     "added into a part": (between(_added, 8, 8, b=conv(8, 4)), {"a": 4, "a#2": 4}),
     "put by constant indices": (between(_put, 4, 6, b=conv(4, 4)), {"a": 4, "b": 4, "z#2": "no layer of the network"}),
-    "tokens gathered by the data": (over_tokens(_kept_tokens, 8, 8, b=nn.Linear(8, 8)), {"a": "~8", "b": 8}),
+    "tokens gathered by the data": (over_tokens(_kept_tokens, 8, 8, b=nn.Linear(8, 8)), {"a": 8, "b": 8}),
     "tokens scattered into cells": (over_tokens(_scattered, 8, 8), {"a": 8}),
     "pixels chosen by a mask": (
         over_tokens(lambda net, x: x[x.mean(-1) > x.mean()], 8, 8), {"a": "~8"}
