@@ -66,7 +66,7 @@ def reduction(site: Site) -> list[Layers]:
         site.freeze(chosen, "chooses among them by what the network computes")
     reason = "is taken across them"
     across(site, layers, gone, Doubtful(reason) if site.step.name in ADDING else reason)
-    if site.step.name == "sum":
+    if site.step.name == "sum" and site.value(source).from_input:
         site.labels.consumed.update(
             key for layer in layers if gone & set(varying(layer)) for key in site.labels.keys_of(layer)
         )
