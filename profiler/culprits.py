@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_leaves
 
 from lut.program import Form, Operation, Ref, Shape
 from profiler.groups import Structure, axes_of
-from profiler.narrowing import SIZES, SPLITS, narrow_operations
+from profiler.narrowing import narrow_operations
+from profiler.rewrites import SIZES, SPLITS
 from profiler.trace import Step, Trace
 
-INDICES = frozenset({"index", "index_select"})
+INDICES = frozenset({"index", "index_select", "index_put", "index_put_"})
 RESTRIDED = frozenset({"as_strided", "as_strided_"})
 """Where these keep the shape, they change the order in memory only."""
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 KINDS: Mapping[type, str] = {torch.dtype: "dtype", torch.memory_format: "memory_format", torch.layout: "layout"}
 """Settings of operations that are known by name."""
 
-INDEXED = frozenset({"index", "index_select"})
+INDEXED = frozenset({"index", "index_select", "index_put", "index_put_"})
 """Operations that take indices, which are written down where they are constants."""
 
 
