@@ -340,11 +340,8 @@ class _Composites(TorchFunctionMode):
         mask = given.pop("attn_mask", None)
         operation = torch.ops.aten.scaled_dot_product_attention.default
 
-        def whole(*all_args: Any, **settings: Any) -> Any:
-            with _disable_current_modes():
-                return operation(*all_args, **settings)
-
-        result: Tensor = self.recorder.run(operation, whole, (*operands, mask), given)
+        with _disable_current_modes():  # what the record keeps of the result is no step of the network
+            result: Tensor = self.recorder.run(operation, operation, (*operands, mask), given)
         return result
 
 

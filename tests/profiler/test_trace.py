@@ -69,3 +69,21 @@ def test_fingerprints_tell_tensors_apart() -> None:
     assert fingerprint(one) == fingerprint(one.clone())
     assert fingerprint(one) != fingerprint(one.flip(1))
     assert fingerprint(torch.zeros(0)) == (0.0, 0.0, 0.0)
+
+
+def test_what_is_kept_of_attention_is_no_step_of_the_network() -> None:
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    tokens = torch.randn(1, 5, 8)
+
+    class Attend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x, x, x, need_weights=False)[0]
+
+    plain, printed = record(Attend(), (tokens,)), record(Attend(), (tokens,), fingerprints=True)
+    assert [step.name for step in printed.steps] == [step.name for step in plain.steps]
+    attention = next(step for step in plain.steps if step.name == "scaled_dot_product_attention")
+    assert attention.kwargs["scale"] == 0.5
