@@ -23,18 +23,10 @@ def matmul(site: Site) -> list[Layers]:
     """Matrix products (mm, bmm, mv, and those that add): unite along the contracted dimension, keep the others."""
     arguments = site.step.args
     left, right = arguments[1:3] if site.step.name in WITH_ADDED else arguments[:2]
-    if site.value(left).trainable or not site.value(left).name:
-        site.role(left, len(site.value(left).shape) - 1, makes=False)
-        site.role(left, len(site.value(left).shape) - 2, makes=True)
     shape, (sizes, layers) = site.shape(), _operand(site, right)
+    _roles(site, left, right)
     if len(sizes) == 1:
         shape, sizes, layers = (*shape, 1), (*sizes, 1), [layer.unsqueeze(-1) for layer in layers]
-        site.role(right, 0, makes=False)
-    else:
-        site.role(right, len(sizes) - 2, makes=False)
-        if _made_of_parameters(site, left):
-            site.role(right, len(sizes) - 2, makes=True)
-        site.role(right, len(sizes) - 1, makes=True)
     output = product(site, _operand(site, left), (sizes, layers), shape)
     if len(shape) > len(site.shape()):
         output = [layer.squeeze(-1) for layer in output]
@@ -44,6 +36,26 @@ def matmul(site: Site) -> list[Layers]:
         added = (sizes, [layer.reshape(sizes) for layer in layers])
         output = combine(site, [(site.shape(), output), added], site.shape())
     return [output]
+
+
+def _roles(site: Site, left: Ref, right: Ref) -> None:
+    """Which dimensions of weights make channels, and which take them in.
+
+    A parameter of which each entry of the batch reads another part (a table of relative positions) does neither.
+    """
+    rank = len(site.value(right).shape)
+    batched = site.step.name in {"bmm", "baddbmm"}
+    for argument, inner, outer in ((left, -1, -2), (right, max(-2, -rank), -1)):
+        value = site.value(argument)
+        own = len(value.shape)
+        if argument is left and value.name and not value.trainable:
+            continue
+        if value.from_input or not batched:
+            site.role(argument, own + inner, makes=False)
+        if own > 1:
+            site.role(argument, own + outer, makes=True, alone=True)
+    if rank > 1 and _made_of_parameters(site, left):
+        site.role(right, rank - 2, makes=True)
 
 
 def _made_of_parameters(site: Site, argument: Ref) -> bool:
@@ -68,11 +80,14 @@ def product(site: Site, left: Operand, right: Operand, shape: Sequence[int]) -> 
         if all(heads) or not any(heads):
             site.labels.unite(one, other.transpose(-1, -2))
         else:
-            site.freeze([other if heads[0] else one], HEAD)
+            kept = other if heads[0] else one
+            site.freeze([kept], HEAD)
+            site.labels.set_aside([kept])
     else:
         alone = one if one is not None else other
         if alone is not None and set(varying(alone)) & {rank - 2, rank - 1}:
             site.freeze([alone], FIXED)
+            site.labels.set_aside([alone])
     outer = [([*sizes[:-2], n, m], layers) for sizes, layers, n, m in (
         (left[0], ones, shape[-2], 1), (right[0], others, 1, shape[-1])
     )]  # fmt: skip

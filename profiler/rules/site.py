@@ -91,10 +91,10 @@ class Site:
         if self.used:
             self.labels.soften(layers, type(because)(f"{self.where} {because}"))
 
-    def role(self, argument: Any, dimension: int, *, makes: bool) -> None:
-        """Remember that a weight's dimension makes channels, or takes them in."""
+    def role(self, argument: Any, dimension: int, *, makes: bool, alone: bool = False) -> None:
+        """Remember that a weight's dimension makes channels, or takes them in; `alone`: not where others vary too."""
         for layer in self.of(argument):
-            if dimension in varying(layer):
+            if varying(layer) == (dimension,) if alone else dimension in varying(layer):
                 (self.labels.produced if makes else self.labels.consumed).update(self.labels.keys_of(layer))
 
 

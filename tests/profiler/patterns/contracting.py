@@ -127,7 +127,7 @@ CONTRACTING: Patterns = {
     ),
     "graph convolution with fixed edges": (
         between(lambda net, x: torch.einsum("nctv,vw->nctw", x, net.e), 8, 8, e=torch.randn(8, 8)),
-        {"a": 8, "e": "size is fixed", "e#2": "slides over them"},
+        {"a": 8, "e": "slides over them"},
     ),
     "bilinear layer": (
         Net(
