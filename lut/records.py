@@ -11,6 +11,9 @@ from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lut.program import Program
 
 Basis = Literal["measured", "interpolated", "extrapolated"]
@@ -156,6 +159,18 @@ class Member:
     parameter: str
     dimension: int
     indices: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_table(cls, parameter: str, dimension: int, table: NDArray[np.int64]) -> "Member":
+        """The member whose positions are given as an array, `[choices, positions]`."""
+        member = cls(parameter, dimension, tuple(zip(*table.T.tolist(), strict=True)))
+        vars(member)["table"] = table
+        return member
+
+    @cached_property
+    def table(self) -> NDArray[np.int64]:
+        """The positions as an array, `[choices, positions]`: each choice has as many as the others."""
+        return np.asarray(self.indices, dtype=np.int64).reshape(len(self.indices), -1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError
@@ -41,7 +43,7 @@ def lost_positions(groups: Iterable[ChannelGroup], remove: Removal) -> dict[str,
         ValueError: an unknown or frozen group, a choice that does not exist, or a group that would lose all it has.
     """
     by_name = {group.name: group for group in groups}
-    lost: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    lost: dict[str, dict[int, list[NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(list))
     for name, choices in remove.items():
         if name not in by_name:
             raise ValueError(f"there is no group {name!r}; the network has {len(by_name)} groups")
@@ -56,12 +58,12 @@ def lost_positions(groups: Iterable[ChannelGroup], remove: Removal) -> dict[str,
         if len(set(choices)) >= group.size:
             raise ValueError(f"group {name!r} would lose all of its {group.size} channels")
         for member in group.members:
-            lost[member.parameter][member.dimension].update(p for choice in choices for p in member.indices[choice])
+            lost[member.parameter][member.dimension].append(member.table[list(choices)].reshape(-1))
         for number in group.attributes:
             counted = lost[f"{number.module}.{number.attribute}".lstrip(".")][number.item]
-            start = max(counted, default=-1) + 1
-            counted.update(range(start, start + number.each * len(set(choices))))
-    return {name: {d: sorted(at) for d, at in dims.items()} for name, dims in lost.items()}
+            start = sum(map(len, counted))
+            counted.append(np.arange(start, start + number.each * len(set(choices))))
+    return {name: {d: np.unique(np.concatenate(at)).tolist() for d, at in dims.items()} for name, dims in lost.items()}
 
 
 def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, str]]]:
@@ -93,7 +95,7 @@ class _Change:
 def copy_sharing(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
     """A copy of the network in which these tensors are the original's own."""
     memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
-    for module in model.modules():  # a module has a dozen empty dictionaries, which take most of the time to copy
+    for module in model.modules():  # a module has a dozen empty dictionaries, which take half of the time to copy
         memo.update((id(v), type(v)()) for v in vars(module).values() if type(v) in (dict, OrderedDict) and not v)
     return copy.deepcopy(model, memo)
 

@@ -122,7 +122,7 @@ class _Rows:
             rows = self.first[which] + number
             key, count = self.keys[self.key[rows[0]]], int(self.count[rows[0]])
             where = self.positions[self.at[rows][:, None] + np.arange(count)]
-            members.append(Member(key.parameter, key.dimension, tuple(map(tuple, where.tolist()))))
+            members.append(Member.from_table(key.parameter, key.dimension, where))
         return tuple(members)
 
 
