@@ -15,7 +15,8 @@ from profiler.backends.onnxruntime import evaluate
 from profiler.cut import awaken, cut, relative_difference, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.trial import find_groups
-from tests.profiler.random_networks import BLOCKS, CODED, RandomNetwork
+from tests.profiler.coded_blocks import CODED
+from tests.profiler.random_networks import BLOCKS, RandomNetwork
 
 
 def made_of(blocks: Iterable[str]) -> st.SearchStrategy[RandomNetwork]:
