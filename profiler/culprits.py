@@ -30,10 +30,18 @@ def is_below(modules: Iterable[str], programs: Collection[str]) -> bool:
 
 
 def alike(model: nn.Module, module: str) -> list[str]:
-    """The modules of the same class whose names differ in numbers only, the module itself among them."""
+    """The modules of the same class, the module itself among them.
+
+    Of PyTorch's own classes, which stand for anything, only those whose names differ in numbers.
+    """
     names = dict(model.named_modules())
     kind, pattern = type(names[module]), re.sub(r"\d+", "#", module)
-    return [name for name, other in names.items() if type(other) is kind and re.sub(r"\d+", "#", name) == pattern]
+    anywhere = not kind.__module__.startswith("torch.nn.")
+    return [
+        name
+        for name, other in names.items()
+        if type(other) is kind and (anywhere or re.sub(r"\d+", "#", name) == pattern)
+    ]
 
 
 class Expectation:

@@ -155,6 +155,26 @@ class Proof:
 
     def dry_failure(self, groups: Sequence[ChannelGroup]) -> str | None:
         """Why the shapes of a shrunk copy do not fit, or None."""
+        return self._remembered(groups, "dry", lambda: self._dry_failure(groups))
+
+    def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
+        """Why a shrunk copy does not run or is not the masked network, or None."""
+        return self._remembered(
+            groups, "real", lambda: next(filter(None, (self._failure(groups, n) for n in range(self.tries))), None)
+        )
+
+    def _remembered(self, groups: Sequence[ChannelGroup], how: str, find: Callable[[], str | None]) -> str | None:
+        """What was found of these groups before, or is found now; `blamed` with it."""
+        cut_so = [(g.name, g.attributes, bool(g.approximate_because), *(p.module for p in g.programs)) for g in groups]
+        key = (how, self.training, *cut_so)
+        if key not in self.known:
+            self.blamed = None
+            reason = find()
+            self.known[key] = (reason, self.blamed)
+        reason, self.blamed = self.known[key]
+        return reason
+
+    def _dry_failure(self, groups: Sequence[ChannelGroup]) -> str | None:
         for remove in (uneven_removal(groups, 0), narrow_removal(groups)):
             smaller = cut(self.dry, groups, remove, share=True)
             try:
@@ -163,19 +183,6 @@ class Proof:
             except Exception as error:  # noqa: BLE001 - whatever the user's code raises means that it does not run
                 return self._does_not_run(smaller, error)
         return None
-
-    def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
-        """Why a shrunk copy does not run or is not the masked network, or None."""
-        key = tuple(
-            (g.name, g.attributes, bool(g.approximate_because), tuple(program.module for program in g.programs))
-            for g in groups
-        )
-        if key not in self.known:
-            self.blamed = None
-            reason = next(filter(None, (self._failure(groups, seed) for seed in range(self.tries))), None)
-            self.known[key] = (reason, self.blamed)
-        reason, self.blamed = self.known[key]
-        return reason
 
     def _failure(self, groups: Sequence[ChannelGroup], seed: int) -> str | None:
         remove = uneven_removal(groups, seed)

@@ -49,17 +49,17 @@ class Scribe:
         groups = self.with_programs(groups)
         for _ in range(ROUNDS):
             prunable = [group for group in groups if not group.frozen_because]
+            if self.proof.failure(prunable) is None:
+                break
+            met = self.proof.blamed
             blamed, failed = self._blamed(prunable)
-            if not (blamed or failed) and self._fails(prunable) and self.proof.blamed is not None:
-                blamed = {self.proof.blamed}  # PyTorch's fused layers, which the record leaves aside, are met here only
+            if not (blamed or failed) and met is not None:
+                blamed = {met}  # PyTorch's fused layers, which the record leaves aside, are met in the proof only
             written = [self._write(module) for module in sorted(blamed)]
             if not any(written):
                 break
             groups = self.with_programs(groups)
         return tuple(groups)
-
-    def _fails(self, groups: Sequence[ChannelGroup]) -> bool:
-        return bool((self.proof.dries and self.proof.dry_failure(groups)) or self.proof.failure(groups))
 
     def _blamed(self, groups: Sequence[ChannelGroup]) -> tuple[set[str], bool]:
         """The modules, not yet programs, whose own code does not follow; and whether the shrunk network failed."""

@@ -111,6 +111,8 @@ def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure, freeze
     proof.training = True
     scribe = Scribe(model, inputs, structure, proof)
     groups = scribe.followed(groups)
+    if proof.failure([group for group in groups if not group.frozen_because]) is None:
+        return replace(structure, groups=_relieved(proof, groups))
     return replace(structure, groups=_relieved(proof, _sift(fails, groups, scribe)))
 
 

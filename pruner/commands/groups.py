@@ -194,7 +194,7 @@ def _passages(network: "Network", modules: Mapping[str, "nn.Module"]) -> dict[st
         elif own:
             came: set[str] = set().union(*map(groups_in, met))
             went: set[str] = set().union(*map(groups_in, outputs))
-            for name in own:
+            for name in sorted(own):
                 found.setdefault(name, []).append((came, went))
     return found
 

@@ -18,20 +18,13 @@ from tests.profiler.patterns import EXPECTED, PATTERNS, conv, inputs_of
 
 BORDERS = {"it is the network's input", "they reach the network's output"}
 
-WAITS_FOR_THE_PROGRAM_FORM = (
-    "partial convolution in place",  # slice_scatter's end
-    "put by constant indices",  # index_put's indices
-    "tokens gathered by the data",  # repeat's numbers
-)
-"""Patterns whose numbers the program form does not rewrite yet."""
-
 
 @cache
 def found(name: str) -> list[ChannelGroup]:
     return find_groups(PATTERNS[name], inputs_of(name))
 
 
-@pytest.mark.parametrize("name", [name for name in PATTERNS if name not in WAITS_FOR_THE_PROGRAM_FORM])
+@pytest.mark.parametrize("name", PATTERNS)
 def test_groups_are_those_that_a_person_finds(name: str) -> None:
     groups = [group for group in found(name) if group.frozen_because not in BORDERS]
     assert {group.name for group in groups} == set(EXPECTED[name])
