@@ -177,6 +177,10 @@ def _passages(network: "Network", modules: Mapping[str, "nn.Module"]) -> dict[st
         number: {layer_of(value.name, modules)} for number, value in enumerate(trace.values) if value.name
     }
 
+    first: dict[str, int] = {}
+    for number, layers in sources.items():
+        first.update((name, number) for name in layers if name not in first)
+
     @functools.cache
     def groups_in(value: int) -> set[str]:
         numbers: set[int] = set()
@@ -194,7 +198,7 @@ def _passages(network: "Network", modules: Mapping[str, "nn.Module"]) -> dict[st
         elif own:
             came: set[str] = set().union(*map(groups_in, met))
             went: set[str] = set().union(*map(groups_in, outputs))
-            for name in sorted(own):
+            for name in sorted(own, key=first.__getitem__):
                 found.setdefault(name, []).append((came, went))
     return found
 
