@@ -3,6 +3,8 @@
 Before that, the network's code is made to follow: numbers in modules (`repair`), then modules as programs (`scribe`).
 """
 
+import contextlib
+import gc
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -136,7 +138,20 @@ def _either(proof: Proof) -> Failure:
 
 def analyze_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> Structure:
     """Trace a network, find its groups and prove on a shrunk copy that what is prunable runs."""
-    return settle(model, inputs, read_structure(model, inputs, freeze), freeze)
+    with _without_collecting():
+        return settle(model, inputs, read_structure(model, inputs, freeze), freeze)
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Python looks for no garbage meanwhile: there are many small objects, and all are kept to the end."""
+    enabled = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def find_groups(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> list[ChannelGroup]:
