@@ -124,6 +124,8 @@ class Author:
             pair = _paired(reading, found)
             if pair is not None:
                 return pair
+            if model is self.dry:
+                self.dry = None  # it runs otherwise there, and would the next time
         log.info("the network runs otherwise at another batch, which stays fixed")
         return _Pair(reading)
 
