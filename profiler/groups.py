@@ -45,6 +45,7 @@ class Structure:
 
     Attributes:
         reading: in eval mode, on the example inputs.
+        labels: of all readings.
         groups: prunable and frozen, in the order of their first layer.
         group_of: for each label the number of its group in `groups`, or -1.
         choice_of: for each label the number of its choice in that group.
@@ -54,6 +55,7 @@ class Structure:
     """
 
     reading: Reading
+    labels: Labels
     groups: tuple[ChannelGroup, ...]
     group_of: NDArray[np.int64]
     choice_of: NDArray[np.int64]
@@ -245,7 +247,7 @@ def _trace_again(model: nn.Module, inputs: Sequence[Any], *, training: bool) -> 
 
 
 def read_structure(
-    model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, trace: Trace | None = None
+    model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = (), *, known: Structure | None = None
 ) -> Structure:
     """Trace a network and find its groups, without trying them on a shrunk copy.
 
@@ -255,7 +257,7 @@ def read_structure(
         model: left as it was.
         inputs: positional arguments.
         freeze: patterns of layers that stay whole.
-        trace: the first trace, where it was made before; then those on more samples are made in any case.
+        known: what was read before, to be read again with traces on more samples.
 
     Raises:
         LatpruneError: the network does not run, or a pattern of `freeze` names no parameter.
@@ -264,9 +266,10 @@ def read_structure(
     for pattern in freeze:
         if not any(matches(pattern, name) for name in names):
             raise LatpruneError(f"--freeze {pattern} names no layer of the network; they are named like {names[0]!r}.")
-    known, trace = trace, trace or record(model, inputs)
-    labels = Labels()
-    readings: list[Reading | None] = [Reading(trace, propagate(trace, labels))]
+    labels = known.labels if known else Labels()
+    trace = known.trace if known else record(model, inputs)
+    first = known.reading if known else Reading(trace, propagate(trace, labels))
+    readings: list[Reading | None] = [first]
     for training, wanted in ((False, known is not None), (True, known is not None or bool(trace.unseen))):
         extra = _trace_again(model, inputs, training=training) if wanted else None
         readings.append(Reading(extra, propagate(extra, labels)) if extra else None)
@@ -276,4 +279,4 @@ def read_structure(
     tie_rectangles(labels, everything)
     roots = labels.roots()
     groups, group_of, choice_of = _build(labels, freeze, roots, multiplicities(everything, roots))
-    return Structure(readings[0] or Reading(trace, {}), tuple(groups), group_of, choice_of, roots, *readings[1:])
+    return Structure(first, labels, tuple(groups), group_of, choice_of, roots, *readings[1:])

@@ -49,7 +49,7 @@ class _Pair:
 
     Attributes:
         reading: the first, with its labels.
-        again: the second, whose batch is half as large again.
+        again: the second, whose batch is larger or smaller by half.
         partner: for each value of the first the second's; nothing where the batch cannot change.
         steps: for each step of the first the second's.
     """
@@ -58,12 +58,14 @@ class _Pair:
     again: Trace | None = None
     partner: Mapping[int, int] = field(default_factory=dict)
     steps: Mapping[int, int] = field(default_factory=dict)
+    direction: int = 1
+    """1 where the second's batch is larger, -1 where it is smaller."""
 
 
 SAME_VIEW = frozenset({"view", "_unsafe_view", "reshape"})
 
 
-def _paired(reading: Reading, again: Trace) -> _Pair | None:
+def _paired(reading: Reading, again: Trace, direction: int) -> _Pair | None:
     """Two runs laid side by side; copies that only one of them makes, for the order in memory, are passed over."""
     mine, other = reading.trace, again
     partner = {index: index for index, value in enumerate(mine.values) if value.name}
@@ -83,7 +85,7 @@ def _paired(reading: Reading, again: Trace) -> _Pair | None:
             partner[step.outputs[0]] = partner[step.inputs[0]]
         else:
             return None
-    return _Pair(reading, again, partner, steps) if seen == len(other.steps) else None
+    return _Pair(reading, again, partner, steps, direction) if seen == len(other.steps) else None
 
 
 class Author:
@@ -97,44 +99,55 @@ class Author:
         Args:
             model: as it was analysed.
             inputs: the same.
-            structure: what was read of them; with its training reading, where programs must train.
-            dry: the same network on PyTorch's meta device, if it runs there: further batches are tried on it first.
+            structure: what was read of them, with its readings on more samples.
+            dry: the same network on PyTorch's meta device, if it runs there, where another batch costs little.
         """
         self.model, self.inputs, self.structure, self.dry = model, inputs, structure, dry
         self.written: dict[str, Program] = {}
 
     @cached_property
     def evaluation(self) -> _Pair:
-        """The run in eval mode, at two and three times the given batch, or at the given batch alone."""
+        """The run in eval mode, at two batches; or at the given batch alone, where the network takes no other."""
         reading = self.structure.again
-        return self._pair(reading, training=False) if reading else _Pair(self.structure.reading)
+        if reading is None:
+            return _Pair(self.structure.reading)
+        return self._beside_one or self._pair(reading, training=False)
 
     @cached_property
     def training(self) -> _Pair | None:
-        """The run in train mode, at two and three times the given batch; None where the network does not train."""
+        """The run in train mode, at two batches; None where the network does not train."""
         return self._pair(self.structure.training, training=True) if self.structure.training else None
 
     def _pair(self, reading: Reading, *, training: bool) -> _Pair:
-        for model, inputs in self._ways(3):
+        """A run on the inputs repeated once beside one at another batch."""
+        for model, inputs, direction in self._ways():
             try:
                 found = record(model, inputs, training=training)
             except LatpruneError as error:
                 log.debug("the network does not run at another batch: %s", error)
                 continue
-            pair = _paired(reading, found)
+            pair = _paired(reading, found, direction)
             if pair is not None:
                 return pair
-            if model is self.dry:
-                self.dry = None  # it runs otherwise there, and would the next time
         log.info("the network runs otherwise at another batch, which stays fixed")
         return _Pair(reading)
 
-    def _ways(self, times: int) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:
-        for many in repeated(self.inputs, times):
-            if self.dry is not None:
+    def _ways(self) -> Iterator[tuple[nn.Module, tuple[Any, ...], int]]:
+        """Networks and inputs for another batch, the cheap ones first; and whether that is smaller or larger."""
+        if self._beside_one is not None:
+            yield self.model, tuple(self.inputs), -1
+        elif self.dry is not None:
+            for many in repeated(self.inputs, 3):
                 with torch.device("meta"):
-                    yield self.dry, to_meta(many)
-            yield self.model, many
+                    yield self.dry, to_meta(many), 1
+        for many in repeated(self.inputs, 3):
+            yield self.model, many, 1
+
+    @cached_property
+    def _beside_one(self) -> _Pair | None:
+        """The run in eval mode on more samples beside that on those that were given, where it is the same run."""
+        reading = self.structure.again
+        return _paired(reading, self.structure.trace, -1) if reading is not None else None
 
     def program(self, module: str) -> Program:
         """The module as a program.
@@ -231,10 +244,9 @@ class _Writer:
         again = self.pair.again.values[self.pair.partner[index]].shape
         return tuple(self.length(one, two) for one, two in zip(own, again, strict=True))
 
-    @staticmethod
-    def length(first: int, second: int) -> Length:
-        """A number that stands in both runs; the second's batch is half as large again."""
-        return first if first == second else Growing(first, 2 * (second - first))
+    def length(self, first: int, second: int) -> Length:
+        """A number that stands in both runs; the second's batch is larger or smaller by half."""
+        return first if first == second else Growing(first, 2 * self.pair.direction * (second - first))
 
     def value(self, index: int) -> Ref:
         """A value's new number; what it is where nothing in the module made it."""

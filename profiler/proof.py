@@ -192,10 +192,10 @@ class Proof:
         many = self.many(inputs)
         smaller = cut(self.model, groups, remove, share=True)
         try:
-            if many or len(exact) < len(remove):
-                self.run(smaller, inputs)
             for each in many:
                 self.train_once(smaller, each)
+            if len(exact) < len(remove) and not many:
+                self.run(smaller, inputs)
             smaller = cut(self.model, groups, exact, share=True)
             found = self.run(smaller, inputs)
             if seed == 0:

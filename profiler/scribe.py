@@ -45,13 +45,18 @@ class Scribe:
         return Expectation(self.structure)
 
     def followed(self, groups: Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:
-        """The groups with the programs that they need so that the network's code follows when they are cut."""
+        """The groups with the programs that they need so that the network's code follows when they are cut.
+
+        They were tried as they are, and failed.
+        """
         groups = self.with_programs(groups)
-        for _ in range(ROUNDS):
+        met = self.proof.blamed
+        for number in range(ROUNDS):
             prunable = [group for group in groups if not group.frozen_because]
-            if self.proof.failure(prunable) is None:
-                break
-            met = self.proof.blamed
+            if number:
+                if self.proof.failure(prunable) is None:
+                    break
+                met = self.proof.blamed
             blamed, failed = self._blamed(prunable)
             if not (blamed or failed) and met is not None:
                 blamed = {met}  # PyTorch's fused layers, which the record leaves aside, are met in the proof only

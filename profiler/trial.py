@@ -108,7 +108,7 @@ def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure, freeze
         return replace(structure, groups=_relieved(proof, groups))
     fails = _either(proof)
     if structure.training is None:
-        structure = read_structure(model, inputs, freeze, trace=structure.trace)
+        structure = read_structure(model, inputs, freeze, known=structure)
         groups = with_attributes(model, structure)
     proof.training = True
     scribe = Scribe(model, inputs, structure, proof)
