@@ -107,7 +107,7 @@ def settle(model: nn.Module, inputs: Sequence[Any], structure: Structure, freeze
     if proof.failure([group for group in groups if not group.frozen_because]) is None:
         return replace(structure, groups=_relieved(proof, groups))
     fails = _either(proof)
-    if structure.training is None:
+    if structure.again is None:
         structure = read_structure(model, inputs, freeze, known=structure)
         groups = with_attributes(model, structure)
     proof.training = True

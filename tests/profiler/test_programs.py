@@ -187,6 +187,28 @@ def test_a_constant_of_the_code_goes_into_the_program() -> None:
         assert relative_difference(cut(model, groups, removal)(x), zero(model, groups, removal)(x)) <= 1e-12
 
 
+class Auxiliary(nn.Module):
+    """A head that runs in training only, and a slice at a fixed place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.z, self.aux = nn.Conv2d(3, 8, 1), nn.Linear(4, 2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.a(x).mean((2, 3))
+        return (self.z(y[:, :4]), self.aux(y)) if self.training else self.z(y[:, :4])
+
+
+def test_a_head_that_runs_in_training_only_is_in_the_program_and_any_batch_will_do() -> None:
+    groups = find_groups(Auxiliary().eval(), (picture(),))
+    removal = {group.name: [1] for group in groups if group.size > 1}
+    assert removal
+    smaller = cut(Auxiliary(), groups, removal)
+    assert isinstance(smaller, ProgramModule)
+    assert smaller.eval()(picture(5)).shape == (5, 2)
+    assert [output.shape for output in smaller.train()(picture(3))] == [(3, 2), (3, 2)]
+
+
 def test_code_that_goes_by_what_it_computes_is_not_written_down() -> None:
     model = awkward(lambda net, x: net.z(x[:, :4] if float(x.sum()) < 1e9 else x[:, 4:]))
     with warnings.catch_warnings():
