@@ -20,6 +20,7 @@ from lut.errors import LatpruneError
 from lut.program import Form, Growing, Length, Named, Operation, Program, Ref, Shape
 from profiler.groups import Reading, Structure, axes_of, repeated
 from profiler.proof import to_meta
+from profiler.rewrites import SIZES, SPLITS
 from profiler.trace import Call, Opaque, Step, Trace, Value, record
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,15 @@ class _Pair:
     """1 where the second's batch is larger, -1 where it is smaller."""
 
 
+SIZED = frozenset({*SIZES, *SPLITS, "slice", "narrow", "select", "arange", "repeat", "randint", "native_group_norm"})
+"""Operations that take numbers which may count samples. Where others differ (an order of dimensions), code differs."""
+
 SAME_VIEW = frozenset({"view", "_unsafe_view", "reshape"})
+
+
+def _numbers(step: Step) -> list[Any]:
+    leaves = tree_leaves((step.args, dict(step.kwargs)), is_leaf=_is_ref)
+    return [leaf for leaf in leaves if isinstance(leaf, bool | int | float)]
 
 
 def _paired(reading: Reading, again: Trace, direction: int) -> _Pair | None:
@@ -77,6 +86,8 @@ def _paired(reading: Reading, again: Trace, direction: int) -> _Pair | None:
             seen += 1
         ran = other.steps[seen] if seen < len(other.steps) else None
         if ran is not None and (ran.operation == step.operation or {ran.name, step.name} <= SAME_VIEW):
+            if step.name not in SIZED and _numbers(step) != _numbers(ran):
+                return None
             steps[number] = seen
             seen += 1
             pairs = [*zip(step.inputs, ran.inputs, strict=False), *zip(step.outputs, ran.outputs, strict=False)]

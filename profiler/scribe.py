@@ -17,6 +17,7 @@ from lut.records import ChannelGroup
 from profiler.culprits import Expectation, alike, is_below
 from profiler.cut import cut
 from profiler.groups import Structure
+from profiler.narrowing import outermost
 from profiler.programs import Author, UnwritableError
 from profiler.proof import Proof, uneven_removal
 from profiler.trace import record_until_failure
@@ -110,13 +111,13 @@ class Scribe:
 
     def with_programs(self, groups: Iterable[ChannelGroup]) -> tuple[ChannelGroup, ...]:
         """The groups, each with the programs in which it stands."""
-        touched = {name: _groups_in(program) for name, program in self.programs.items()}
+        touched = [(program, _groups_in(program)) for program in outermost(list(self.programs.values()))]
         return tuple(
-            group if group.frozen_because else replace(
-                group, programs=tuple(p for name, p in self.programs.items() if group.name in touched[name])
-            )
+            group
+            if group.frozen_because
+            else replace(group, programs=tuple(program for program, names in touched if group.name in names))
             for group in groups
-        )  # fmt: skip
+        )
 
 
 def _groups_in(program: Program) -> set[str]:

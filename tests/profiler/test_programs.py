@@ -187,6 +187,25 @@ def test_a_constant_of_the_code_goes_into_the_program() -> None:
         assert relative_difference(cut(model, groups, removal)(x), zero(model, groups, removal)(x)) <= 1e-12
 
 
+class MadeWeights(nn.Module):
+    """Weights made for each sample, for PyTorch's einsum, which orders dimensions by their lengths (the batch's too)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.make, self.z = nn.Conv2d(3, 8, 1), nn.Linear(3, 32), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.make(x.mean((2, 3))).view(-1, 4, 8)
+        return self.z(torch.einsum("bchw,bdc->bdhw", self.a(x), weights))
+
+
+def test_code_that_runs_otherwise_on_one_sample_is_written_down_on_more() -> None:
+    groups = find_groups(MadeWeights(), (picture(),))
+    smaller = cut(MadeWeights(), groups, half([group for group in groups if not group.frozen_because]))
+    assert isinstance(smaller, ProgramModule)
+    assert [smaller(picture(batch)).shape[0] for batch in (1, 2, 3, 5)] == [1, 2, 3, 5]
+
+
 class Auxiliary(nn.Module):
     """A head that runs in training only, and a slice at a fixed place."""
 
