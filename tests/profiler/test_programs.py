@@ -188,7 +188,7 @@ def test_a_constant_of_the_code_goes_into_the_program() -> None:
 
 
 class MadeWeights(nn.Module):
-    """Weights made for each sample, for PyTorch's einsum, which orders dimensions by their lengths (the batch's too)."""
+    """Weights made for each sample, for PyTorch's einsum, which orders dimensions by their lengths."""
 
     def __init__(self) -> None:
         super().__init__()
