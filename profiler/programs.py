@@ -63,7 +63,8 @@ class _Pair:
     """1 where the second's batch is larger, -1 where it is smaller."""
 
 
-SIZED = frozenset({*SIZES, *SPLITS, "slice", "narrow", "select", "arange", "repeat", "randint", "native_group_norm"})
+SIZED = frozenset({*SIZES, *SPLITS, *"slice narrow select arange repeat randint native_group_norm".split()})
+SIZED |= {"as_strided", "as_strided_"}
 """Operations that take numbers which may count samples. Where others differ (an order of dimensions), code differs."""
 
 SAME_VIEW = frozenset({"view", "_unsafe_view", "reshape"})
@@ -120,9 +121,8 @@ class Author:
     def evaluation(self) -> _Pair:
         """The run in eval mode, at two batches; or at the given batch alone, where the network takes no other."""
         reading = self.structure.again
-        if reading is None:
-            return _Pair(self.structure.reading)
-        return self._beside_one or self._pair(reading, training=False)
+        pair = self._beside_one or (self._pair(reading, training=False) if reading else None)
+        return pair if pair is not None and pair.again is not None else _Pair(self.structure.reading)
 
     @cached_property
     def training(self) -> _Pair | None:
