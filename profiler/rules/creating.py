@@ -54,7 +54,7 @@ def stretch(site: Site) -> list[Layers]:
         place = dimension - len(after) + len(before)
         if length > 1 and (place < 0 or before[place] == 1):
             layers.append(along(site.labels.created(length), dimension, after))
-        elif not site.value(site.step.args[0]).from_input and length > before[place]:
+        elif place >= 0 and not site.value(site.step.args[0]).from_input and length > before[place]:
             blocks = site.labels.created(length // before[place]).repeat_interleave(before[place])
             layers.append(along(blocks, dimension, after))
     return [layers]
