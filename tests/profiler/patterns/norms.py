@@ -91,7 +91,7 @@ NORMS: Patterns = {
         between(lambda net, x: functional.normalize(x.flatten(2), dim=2).view(x.shape), 8, 8), {"a": 8}
     ),
     "one number repeated for each channel": (
-        between(lambda net, x: x * net.s.repeat(1, 8, 1, 1), 8, 8, s=weight()),
+        between(lambda net, x: x * net.s.repeat(1, 8, 1, 1), 8, 8, s=nn.Parameter(torch.tensor(0.7))),
         {"a": 8},
     ),
     "sum over channels": (between(lambda net, x: x * x.sum(1, keepdim=True), 8, 8), {"a": 8}),
