@@ -147,8 +147,8 @@ class Proof:
             return model(*inputs)
 
     def train_once(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Run a copy in train mode."""
-        with torch.no_grad(), undisturbed(model), warnings.catch_warnings():
+        """Run a copy in train mode, with gradients to come."""
+        with torch.enable_grad(), undisturbed(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.train()
             model(*inputs)

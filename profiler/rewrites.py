@@ -52,9 +52,8 @@ def _split(operation: Operation, at: Remains) -> Operation:
     sizes = [at.length(output, dimension) for output in operation.outputs if output is not None]
     if at.kept(source, dimension) is None:
         return operation
-    return replace(
-        operation, name="aten.split_with_sizes.default", args=(operation.args[0], sizes, dimension), kwargs={}
-    )
+    name = f"aten.{'unsafe_' if operation.kind.startswith('unsafe') else ''}split_with_sizes.default"
+    return replace(operation, name=name, args=(operation.args[0], sizes, dimension), kwargs={})
 
 
 def _slice(operation: Operation, at: Remains) -> Operation:

@@ -288,3 +288,21 @@ def test_a_scale_that_code_derives_from_the_width_keeps_its_old_value(which: str
         assert relative_difference(cut(model, groups, removal)(x), masked) <= 1e-12
         alone = cut(model, [replace(group, programs=()) for group in groups], removal)
         assert relative_difference(alone(x), masked) > 1e-3, "the trap: the code alone would take the new width"
+
+
+def test_a_recurrent_layer_with_a_projection_becomes_a_program_through_which_gradients_flow() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.z = nn.Conv2d(3, 8, 1), nn.Linear(4, 2)
+            self.layer = nn.LSTM(8, 12, batch_first=True, proj_size=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.z(self.layer(self.a(x).flatten(2).transpose(1, 2))[0])
+
+    model = Recurrent()
+    groups = find_groups(model, (picture(),))
+    smaller = cut(model, groups, half([group for group in groups if not group.frozen_because])).train()
+    assert isinstance(smaller.layer, ProgramModule)
+    smaller(picture(3)).square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in smaller.parameters())
