@@ -239,7 +239,7 @@ def zero_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.M
     return masked
 
 
-POOL = 1_048_583
+POOL = 65_537
 """So many random numbers are drawn; larger tensors repeat them. It is a prime, so that no two rows are alike."""
 
 
@@ -258,9 +258,11 @@ class _Awake:
             return torch.randn(like.shape, generator=self.generator, dtype=torch.float32).to(like)
         if not len(self.pool):
             self.pool = torch.randn(POOL, generator=self.generator)
-        first = int(torch.randint(POOL, (1,), generator=self.generator))
-        repeated = self.pool.repeat(-(-(first + count) // POOL))
-        return repeated[first : first + count].reshape(like.shape).to(like)
+        pool = self.pool.roll(int(torch.randint(POOL, (1,), generator=self.generator)))
+        filled, whole = torch.empty(count), count // POOL * POOL
+        filled[:whole].view(-1, POOL).copy_(pool)
+        filled[whole:].copy_(pool[: count - whole])
+        return filled.view(like.shape).to(like)
 
     def value(self, name: str, tensor: Tensor) -> Tensor | None:
         """A value for one tensor, or None where it is to keep its own."""

@@ -32,7 +32,8 @@ ROUNDING = 1e-5
 """The same in single precision; what is larger is computed again in double."""
 
 MANY = 3_000_000
-"""Networks with fewer parameters are tried three times, each time without other channels."""
+"""Networks with fewer parameters are tried three times, each time without other channels; of others more is removed,
+which costs less time."""
 
 SMALL_PICTURE = 64
 """Pictures larger than this are tried at about this size, where the network runs on it."""
@@ -45,16 +46,18 @@ def some_of(group: ChannelGroup, generator: np.random.Generator, fraction: float
     return sorted(generator.choice(group.size, size=count, replace=False).tolist()) if count > 0 else []
 
 
-def uneven_removal(groups: Sequence[ChannelGroup], seed: int) -> dict[str, list[int]]:
-    """About half of all that can go, another share of each group, so that no two are equal by accident.
+def uneven_removal(
+    groups: Sequence[ChannelGroup], seed: int, shares: tuple[float, float] = (0.25, 0.75)
+) -> dict[str, list[int]]:
+    """Some of all that can go, another share of each group, so that no two are equal by accident.
 
     With seed 0 the first and the last choice go: a number in the code that counts channels from either end shows.
     """
     generator = np.random.default_rng(seed)
-    shares = np.linspace(0.25, 0.75, max(2, len(groups)))
-    generator.shuffle(shares)
+    spread = np.linspace(*shares, max(2, len(groups)))
+    generator.shuffle(spread)
     removal: dict[str, list[int]] = {}
-    for group, share in zip(groups, shares.tolist(), strict=False):
+    for group, share in zip(groups, spread.tolist(), strict=False):
         if group.size > 1:
             gone = set(some_of(group, generator, share))
             if seed == 0 and group.size > 2:
@@ -94,7 +97,9 @@ class Proof:
         self.full = _as(tuple(inputs), torch.float32)
         smaller = _smaller(self.full)
         self.small = smaller if smaller is not None and self._runs(self.model, smaller) else self.full
-        self.tries = 3 if sum(parameter.numel() for parameter in model.parameters()) < MANY else 1
+        few = sum(parameter.numel() for parameter in model.parameters()) < MANY
+        self.tries = 3 if few else 1
+        self.shares = (0.25, 0.75) if few else (0.6, 0.9)
         self.blamed: str | None = None
         self.known: dict[Any, tuple[str | None, str | None]] = {}
         self.more: dict[int, list[tuple[Any, ...]]] = {}
@@ -185,7 +190,7 @@ class Proof:
         return None
 
     def _failure(self, groups: Sequence[ChannelGroup], seed: int) -> str | None:
-        remove = uneven_removal(groups, seed)
+        remove = uneven_removal(groups, seed, self.shares)
         soft = {group.name for group in groups if group.approximate_because}
         exact: Removal = {name: gone for name, gone in remove.items() if name not in soft}
         inputs = self.inputs(groups)
