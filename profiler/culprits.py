@@ -16,10 +16,9 @@ from torch.utils._pytree import tree_leaves
 from lut.program import Form, Operation, Ref, Shape
 from profiler.groups import Structure, axes_of
 from profiler.narrowing import narrow_operations
-from profiler.rewrites import SIZES, SPLITS
+from profiler.rewrites import INDEXED, SIZES, SPLITS
 from profiler.trace import Step, Trace
 
-INDICES = frozenset({"index", "index_select", "index_put", "index_put_"})
 RESTRIDED = frozenset({"as_strided", "as_strided_"})
 """Where these keep the shape, they change the order in memory only."""
 
@@ -132,7 +131,7 @@ class _Comparison:
             return True
         if step.name == "slice":
             return self._same_slice(expected, ran)
-        if step.name in INDICES:
+        if step.name in INDEXED:
             return self._same_indices(expected, ran)
         return _plain(expected.args, expected.kwargs) == _plain(ran.args, ran.kwargs)
 

@@ -20,16 +20,13 @@ from lut.errors import LatpruneError
 from lut.program import Form, Growing, Length, Named, Operation, Program, Ref, Shape
 from profiler.groups import Reading, Structure, axes_of, repeated
 from profiler.proof import to_meta
-from profiler.rewrites import SIZES, SPLITS
+from profiler.rewrites import INDEXED, SIZES, SPLITS
 from profiler.trace import Call, Opaque, Step, Trace, Value, record
 
 log = logging.getLogger(__name__)
 
 KINDS: Mapping[type, str] = {torch.dtype: "dtype", torch.memory_format: "memory_format", torch.layout: "layout"}
 """Settings of operations that are known by name."""
-
-INDEXED = frozenset({"index", "index_select", "index_put", "index_put_"})
-"""Operations that take indices, which are written down where they are constants."""
 
 
 ANYHOW: Mapping[str, str] = {"view": "aten.reshape.default", "_unsafe_view": "aten.reshape.default"}

@@ -20,6 +20,9 @@ SIZES = {
 }  # fmt: skip
 """Operations that take their output's size, and which argument it is."""
 
+INDEXED = frozenset({"index", "index_select", "index_put", "index_put_"})
+"""Operations that take indices, which are written down where they are constants."""
+
 SPLITS = frozenset("split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unsafe_chunk".split())
 
 
