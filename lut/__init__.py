@@ -10,6 +10,7 @@ from lut.errors import (
     TableError,
     TaskError,
 )
+from lut.memory import Liveness, Memory, TensorBytes
 from lut.predict import Predictor, predict
 from lut.records import (
     Basis,
@@ -18,14 +19,11 @@ from lut.records import (
     Coordinate,
     DeviceFingerprint,
     Estimate,
-    Liveness,
     MeasureConfig,
     Measurement,
     Member,
-    Memory,
     NetworkMeasurement,
     Prediction,
-    TensorBytes,
     Unit,
     UnitEstimate,
     UnitFamily,

@@ -7,7 +7,7 @@ import onnx
 from onnx import helper, shape_inference
 
 from lut.errors import LatpruneError
-from lut.records import Memory
+from lut.memory import Memory
 
 FOLLOWERS = frozenset(
     "Relu Clip LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Gelu Softplus Mish Add Mul Sub Div Max Min "

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from lut.records import ChannelGroup, Memory, Unit, full_widths
+from lut.memory import Memory
+from lut.records import ChannelGroup, Unit, full_widths
 from profiler.groups import Structure
 from profiler.trace import Trace
 from profiler.trial import analyze_structure

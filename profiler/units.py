@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from lut.records import Attribute, Coordinate, Liveness, TensorBytes, Unit, UnitFamily
+from lut.memory import Liveness, TensorBytes
+from lut.records import Attribute, Coordinate, Unit, UnitFamily
 from profiler.groups import Structure
 from profiler.rules import REDUCTIONS, SPATIAL, is_elementwise
 from profiler.trace import Ref, Step, Trace

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from lut.memory import Liveness, TensorBytes
 from lut.predict import Predictor
-from lut.records import Liveness, TensorBytes, Unit
+from lut.records import Unit
 
 
 class Cost(Protocol):

@@ -9,7 +9,8 @@ from typing import Any
 import onnx
 
 from lut.errors import BackendError, LatpruneError, RunError
-from lut.records import MeasureConfig, Memory
+from lut.memory import Memory
+from lut.records import MeasureConfig
 from profiler.backends import get_backend
 from profiler.backends.interface import BuildSettings
 from profiler.graph_memory import graph_memory
