@@ -9,8 +9,9 @@ import numpy as np
 
 from lut.errors import BackendError
 from lut.records import Attribute, DeviceFingerprint
+from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
-from profiler.backends.onnxruntime_nodes import join_profile
+from profiler.backends.onnxruntime_nodes import join_profile, read_kernels
 from profiler.device import read_cpu
 
 INSTALL = 'pip install "latprune[onnxruntime]"'
@@ -70,6 +71,14 @@ class OnnxRuntime:
         """Load an ONNX file so that each of its nodes is timed."""
         return OrtProfiledSession(path, settings)
 
+    def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
+        """Compile, run nothing, and return the nodes of the optimised graph."""
+        with tempfile.TemporaryDirectory(prefix="latprune-", ignore_cleanup_errors=True) as folder:
+            options = _options(settings.threads)
+            optimised = _write_optimised(options, Path(folder))
+            _load(path, options)
+            return read_kernels(optimised, path)
+
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
         """Refuse: ONNX Runtime runs ONNX files as they are."""
         raise BackendError("ONNX Runtime runs ONNX files as they are; there is no engine to build. Use the ONNX file.")
@@ -93,12 +102,7 @@ class OrtSession:
         Raises:
             BackendError: inputs are missing or do not fit.
         """
-        wanted = [name for name, _, _ in self._inputs]
-        named = dict(feeds) if isinstance(feeds, Mapping) else dict(zip(wanted, feeds, strict=False))
-        if set(named) != set(wanted) or len(feeds) != len(wanted):
-            raise BackendError(
-                f"The network's inputs are {', '.join(wanted)}; given were {', '.join(named) or 'none'}."
-            )
+        named = name_feeds(feeds, [name for name, _, _ in self._inputs])
         names = [item.name for item in self._session.get_outputs()]
         try:
             values = self._session.run(names, named)
@@ -122,14 +126,10 @@ class OrtProfiledSession:
         self._folder = tempfile.TemporaryDirectory(prefix="latprune-", ignore_cleanup_errors=True)
         self._session: Any = None
         folder = Path(self._folder.name)
-        self._optimised = folder / "optimised.onnx"
         options = _options(settings.threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
-        options.optimized_model_filepath = str(self._optimised)
-        weights = "session.optimized_model_external_initializers_"
-        options.add_session_config_entry(f"{weights}file_name", "weights.bin")
-        options.add_session_config_entry(f"{weights}min_size_in_bytes", "1024")
+        self._optimised = _write_optimised(options, folder)
         try:
             self._session = _load(path, options)
             inputs = [(item.name, _dtype(item), _shape(item)) for item in self._session.get_inputs()]
@@ -180,23 +180,6 @@ def evaluate(model: bytes, inputs: Sequence[Array]) -> dict[str, Array]:
         raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
 
 
-def random_inputs(inputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]], seed: int) -> dict[str, Array]:
-    """Make realistic inputs: normal numbers, bytes over their range, other integers 0 or 1 (any index, any mask)."""
-    generator = np.random.default_rng(seed)
-    made: dict[str, Array] = {}
-    for name, dtype, shape in inputs:
-        if dtype is np.bool_:
-            made[name] = generator.integers(0, 2, shape).astype(np.bool_)
-        elif dtype in (np.uint8, np.int8):
-            limits = np.iinfo(dtype)
-            made[name] = generator.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-        elif issubclass(dtype, np.integer):
-            made[name] = generator.integers(0, 2, shape).astype(dtype)
-        else:
-            made[name] = generator.standard_normal(shape).astype(dtype)
-    return made
-
-
 def _runtime() -> Any:
     try:
         import onnxruntime
@@ -221,6 +204,16 @@ def _options(threads: int) -> Any:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = ERRORS_ONLY
     return options
+
+
+def _write_optimised(options: Any, folder: Path) -> Path:
+    """Have the optimised graph written, its weights apart; returns where."""
+    path = folder / "optimised.onnx"
+    options.optimized_model_filepath = str(path)
+    weights = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{weights}file_name", "weights.bin")
+    options.add_session_config_entry(f"{weights}min_size_in_bytes", "1024")
+    return path
 
 
 def _load(path: Path, options: Any) -> Any:
