@@ -88,7 +88,7 @@ class TableFile:
         Raises:
             TableError: the file cannot be written (read-only, disk full, locked); it is then as it was.
         """
-        with self._transaction():
+        with self.transaction():
             insert_measurements(self._connection, self._add_fingerprint(fingerprint), measurements)
 
     def add_network(
@@ -99,7 +99,7 @@ class TableFile:
         Raises:
             TableError: the file cannot be written (read-only, disk full, locked); it is then as it was.
         """
-        with self._transaction():
+        with self.transaction():
             key = self._add_fingerprint(fingerprint)
             insert_network(self._connection, key, network)
             insert_measurements(self._connection, key, measurements)
@@ -128,7 +128,15 @@ class TableFile:
         return fingerprint.key
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Make what is added inside one transaction: all of it is in the file in the end, or nothing.
+
+        Raises:
+            TableError: the file cannot be written (read-only, disk full, locked); it is then as it was.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
         with self._explained(decoding=False):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -112,18 +112,6 @@ def test_a_closed_table_is_one_file_and_bears_its_identity(tmp_path: Path) -> No
     connection.close()
 
 
-def test_an_older_file_is_migrated_and_keeps_its_rows(tmp_path: Path) -> None:
-    path = tmp_path / "t.db"
-    with TableFile(path, create=True) as file:
-        file.add_measurements(CPU, [row((8, 8), 1.0)])
-    connection = sqlite3.connect(path)
-    connection.executescript("DROP TABLE networks; PRAGMA user_version = 2;")
-    connection.close()
-    with TableFile(path) as file:
-        file.add_network(CPU, network_row({"a": 8}, 2.0))
-        assert file.measurements(CPU) == [row((8, 8), 1.0)]
-
-
 WRITER = """
 import sys
 from lut import TableFile
