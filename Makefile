@@ -3,7 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
-EXTRAS := onnxruntime,tensorrt-rtx,vision,plot,dev
+EXTRAS := onnxruntime,openvino,tensorrt-rtx,vision,plot,dev
 # The first of these that runs, is new enough and can make environments is taken. Or name one: make PYTHONS=/path/to/python
 PYTHONS ?= python3.13 python3.12 python3.11 python3
 

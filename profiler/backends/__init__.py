@@ -13,6 +13,7 @@ from profiler.backends.interface import (
     Settings,
 )
 from profiler.backends.onnxruntime import OnnxRuntime
+from profiler.backends.openvino import OpenVino
 from profiler.backends.tensorrt import TensorRt
 from profiler.backends.tensorrt_rtx import TensorRtRtx
 
@@ -31,7 +32,7 @@ __all__ = [
     "statuses",
 ]
 
-BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), TensorRt(), TensorRtRtx())
+BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), TensorRt(), TensorRtRtx(), OpenVino())
 """Each imports its runtime when it is first used, in its own file and nowhere else."""
 
 

@@ -11,12 +11,12 @@ from lut.errors import BackendError
 from profiler.backends import BACKENDS, Backend, BuildSettings, Settings, get_backend, statuses
 from tests.profiler.networks import INPUT_SHAPE, write_conv_net, write_int_net
 
-MODULES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+MODULES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "openvino": "openvino"}
 MEASURING = [backend for backend in BACKENDS if "measures" in backend.status().abilities]
 
 
 def test_importing_the_backends_imports_no_runtime() -> None:
-    heavy = {"torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pynvml"}
+    heavy = {"torch", "onnx", "pynvml", *MODULES.values()}
     script = f"import sys, profiler.backends, profiler.worker_client; assert not {heavy!r} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -29,7 +29,7 @@ def test_every_backend_has_one_status_under_its_name() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(BackendError, match=r"'tflite'.*onnxruntime, tensorrt, tensorrt-rtx"):
+    with pytest.raises(BackendError, match=r"'tflite'.*onnxruntime, tensorrt, tensorrt-rtx, openvino"):
         get_backend("tflite")
 
 
