@@ -36,6 +36,7 @@ setup(
         # What `make coverage` compares with.
         "benchmarks": ["torch-pruning>=1.6", "torchvision>=0.24"],
         "plot": ["matplotlib>=3.9"],
+        "parquet": ["pyarrow>=18.0"],
         "dev": [
             "hypothesis>=6.130",
             "mypy>=1.18",

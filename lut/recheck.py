@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from lut.records import Measurement, NetworkMeasurement
 
 Floats = NDArray[np.float64]
+Row = TypeVar("Row", Measurement, NetworkMeasurement)
 
 SAME_WITHIN = 0.05
 """A factor between two sets of at most this is taken for the drift of one machine."""
@@ -62,6 +63,12 @@ class Pairs:
     old_ms: Floats
     new_ms: Floats
     deviation: Floats
+
+    def at(self, indices: Sequence[int]) -> "Pairs":
+        """Those entries alone, in that order."""
+        keys = tuple(self.keys[index] for index in indices)
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Pairs(keys, self.old_ms[chosen], self.new_ms[chosen], self.deviation[chosen])
 
 
 @dataclass(frozen=True)
@@ -173,8 +180,12 @@ def compare(pairs: Pairs) -> Comparison | None:
     )
 
 
-def judge(pairs: Pairs) -> Verdict:
+def judge(pairs: Pairs, networks: Pairs | None = None) -> Verdict:
     """Say from a few specs timed anew whether the rest of the old rows still holds.
+
+    Args:
+        pairs: of units.
+        networks: of the whole networks that these were timed in.
 
     Raises:
         ValueError: there are none.
@@ -192,6 +203,10 @@ def judge(pairs: Pairs) -> Verdict:
         odd = found.count - found.within_factor
         return Verdict("does not hold", f"{odd} of {found.count} are apart in ways that no factor explains", found)
     if abs(math.log(found.ratio)) <= math.log1p(SAME_WITHIN) and found.within >= SHARE_WITHIN * found.count:
+        whole = None if networks is None else compare(networks)
+        if whole is not None and whole.off:
+            apart = f"{100 * abs(whole.ratio - 1):.1f} % {'slower' if whole.ratio > 1 else 'faster'}"
+            return Verdict("does not hold", f"units hold, but whole networks are {apart}: not all is in units", found)
         return Verdict("holds", f"new times are {percent} by the median, {within}", found)
     same = f"{found.within_factor} of {found.count} within noise of that"
     return Verdict("holds up to a factor", f"new times are {percent} throughout, {same}", found)
@@ -211,7 +226,7 @@ def spread_over_cost(costs_ms: Sequence[float], count: int) -> list[int]:
     return [order[int(place)] for place in places]
 
 
-def adopt(row: Measurement, spread: float) -> Measurement:
+def adopt(row: Row, spread: float) -> Row:
     """A row of an older fingerprint as one of a newer: marked by having a time but no samples of its own.
 
     Args:
@@ -222,7 +237,7 @@ def adopt(row: Measurement, spread: float) -> Measurement:
     return row if row.failure is not None else replace(row, samples_ms=(), noise=min(noise, 0.99))
 
 
-def is_adopted(row: Measurement) -> bool:
+def is_adopted(row: Measurement | NetworkMeasurement) -> bool:
     """Whether `adopt` made it (a unit that the runtime merged into another has no samples either, but noise 1)."""
     return row.median_ms is not None and not row.samples_ms and (row.noise is None or row.noise < 1)
 
