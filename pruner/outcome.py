@@ -197,7 +197,7 @@ def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None
 def versions() -> dict[str, str]:
     """Versions of what took part."""
     found = {"python": platform.python_version()}
-    for name in ("latprune", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"):
+    for name in ("latprune", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
