@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import prod
 
+from lut.packing import live_peak, packed_bytes
 from lut.records import Coordinate
 
 
@@ -49,6 +51,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class MemoryRules:
+    """How a runtime lays tensors out in memory; without it they are summed while they live, and nothing else is needed.
+
+    Attributes:
+        packed: every tensor has a fixed address, and the gaps between them count (`lut.packing`).
+        align_bytes: what each tensor is rounded up to.
+        workspace_bytes: scratch memory that the runtime holds beside the tensors.
+    """
+
+    packed: bool = False
+    align_bytes: int = 1
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Liveness:
     """The network's tensors as functions of widths: what weighs how much, and when.
 
@@ -57,26 +74,26 @@ class Liveness:
         activations: tensors that units pass on; the network's own inputs and outputs are not among them.
         steps: how many units run, one after another.
         borders: the network's inputs and outputs (counted in the traffic only).
+        rules: how the runtime lays the activations out.
     """
 
     weights: tuple[TensorBytes, ...]
     activations: tuple[TensorBytes, ...]
     steps: int
     borders: tuple[TensorBytes, ...] = ()
+    rules: MemoryRules = MemoryRules()
 
     def at(self, widths: Mapping[str, int], workspace_bytes: int = 0) -> Memory:
-        """The memory at the groups' widths; the peak is exact for units run in the trace's order."""
-        changes = [0] * (self.steps + 1)
-        traffic = 0
-        for tensor in self.activations:
-            size = tensor.at(widths)
-            changes[tensor.first] += size
-            changes[tensor.last + 1] -= size
-            traffic += 2 * size
-        live = peak = 0
-        for change in changes:
-            live += change
-            peak = max(peak, live)
+        """The memory at the groups' widths, with any workspace beyond the rules' own."""
+        sizes = [tensor.at(widths) for tensor in self.activations]
+        align = self.rules.align_bytes
+        rounded = [-(-size // align) * align for size in sizes]
+        peak = (packed_bytes if self.rules.packed else live_peak)(rounded, self.spans)
         weights = sum(tensor.at(widths) for tensor in self.weights)
-        traffic += weights + sum(tensor.at(widths) for tensor in self.borders)
-        return Memory(weights, peak, workspace_bytes, traffic)
+        traffic = weights + 2 * sum(sizes) + sum(tensor.at(widths) for tensor in self.borders)
+        return Memory(weights, peak, self.rules.workspace_bytes + workspace_bytes, traffic)
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """First and last step of each activation."""
+        return tuple((tensor.first, tensor.last) for tensor in self.activations)

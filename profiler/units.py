@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from lut.memory import Liveness, TensorBytes
+from lut.memory import Liveness
 from lut.records import Attribute, Coordinate, Unit, UnitFamily
 from profiler.groups import Structure
+from profiler.liveness import activation_bytes, border_bytes, weights_bytes
 from profiler.rules import REDUCTIONS, SPATIAL, is_elementwise
 from profiler.trace import Ref, Step, Trace
 
@@ -207,24 +208,9 @@ class _Cutter:
             for value in self.borders(draft)[1]:
                 if value not in leaving:
                     readers = [unit_of[number] for number in self.readers[value] if number in unit_of]
-                    activations.append(self._bytes(value, host, max([host, *readers])))
-        borders = [self._bytes(value, 0, 0) for value in dict.fromkeys([*self.trace.inputs, *leaving])]
-        widths = self.structure.parameter_coordinates()
-        weights = []
-        full = {group.name: group.size for group in self.structure.groups}
-        for parameter in self.trace.values:
-            if parameter.name and parameter.trainable:
-                dims = [c for c in widths.get(parameter.name, ()) if c.terms]
-                each = parameter.bytes // max(1, prod(c.at(full) for c in dims))
-                weights.append(TensorBytes(parameter.name, each, tuple(dims)))
-        return Liveness(tuple(weights), tuple(activations), len(self.drafts), tuple(borders))
-
-    def _bytes(self, value: int, first: int, last: int) -> TensorBytes:
-        shape = self.trace.values[value].shape
-        coordinates = [self.structure.coordinate(value, d) for d in range(len(shape))]
-        rest = prod(length for length, c in zip(shape, coordinates, strict=True) if not c.terms)
-        each = rest * self.trace.values[value].dtype.itemsize
-        return TensorBytes(f"value {value}", each, tuple(c for c in coordinates if c.terms), first, last)
+                    activations.append(activation_bytes(self.structure, value, host, max([host, *readers])))
+        borders = border_bytes(self.structure, leaving)
+        return Liveness(weights_bytes(self.structure), tuple(activations), len(self.drafts), borders)
 
 
 def _whole_parts(structure: Structure, step: Step) -> bool:

@@ -1,0 +1,73 @@
+"""How much memory tensors need when each has a fixed address: a compiler lays them out once, ahead of time.
+
+Two tensors may share addresses when they do not live at the same time. Finding the best layout is hard (NP-complete),
+so compilers use simple rules, and what they reach lies above the peak of the live tensors. Here are the two that
+TensorRT for RTX was found to take the better of (docs/memory.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class _Slot:
+    """A piece of memory that tensors share, one after another."""
+
+    size: int
+    taken: list[tuple[int, int]] = field(default_factory=list)
+
+    def is_free(self, first: int, last: int) -> bool:
+        return all(end < first or start > last for start, end in self.taken)
+
+
+def live_peak(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+    """The largest sum of sizes alive at once: no layout needs less.
+
+    Args:
+        sizes: in bytes.
+        spans: first and last step of each tensor, both inclusive.
+    """
+    changes: dict[int, int] = {}
+    for size, (first, last) in zip(sizes, spans, strict=True):
+        changes[first] = changes.get(first, 0) + size
+        changes[last + 1] = changes.get(last + 1, 0) - size
+    live = peak = 0
+    for step in sorted(changes):
+        live += changes[step]
+        peak = max(peak, live)
+    return peak
+
+
+def first_fit(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+    """Bytes needed when each tensor in order of birth takes the lowest gap that is large enough; spans as above."""
+    live: list[tuple[int, int, int]] = []
+    peak = 0
+    for number in sorted(range(len(sizes)), key=lambda number: spans[number][0]):
+        first, last = spans[number]
+        live = [block for block in live if block[2] >= first]
+        size, place = sizes[number], 0
+        for start, end, _ in live:
+            if start - place >= size:
+                break
+            place = max(place, end)
+        live.append((place, place + size, last))
+        live.sort()
+        peak = max(peak, place + size)
+    return peak
+
+
+def shared_slots(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+    """Bytes needed when each tensor, the largest first, takes a slot that is free all its life, or a new one."""
+    slots: list[_Slot] = []
+    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], spans[number][0])):
+        slot = next((slot for slot in slots if slot.is_free(*spans[number])), None)
+        if slot is None:
+            slot = _Slot(sizes[number])
+            slots.append(slot)
+        slot.taken.append(spans[number])
+    return sum(slot.size for slot in slots)
+
+
+def packed_bytes(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+    """The smaller of the two layouts; never below `live_peak`."""
+    return min(first_fit(sizes, spans), shared_slots(sizes, spans))
