@@ -194,7 +194,9 @@ def judge(pairs: Pairs, networks: Pairs | None = None) -> Verdict:
     if found is None:
         raise ValueError("nothing was timed in both sets")
     percent = f"{100 * abs(found.ratio - 1):.1f} % {'slower' if found.ratio > 1 else 'faster'}"
-    within = f"{found.within} of {found.count} within noise"
+    within = f"{found.within} of {found.count} within noise" + (
+        f", {len(found.beyond)} far off" if found.beyond else ""
+    )
     if SURE * found.noise_error > 2 * SAME_WITHIN:
         sure = f"the factor is known to ± {100 * SURE * found.noise_error:.0f} % only"
         return Verdict("cannot be told", f"{sure}: quiet the machine, and check again", found)

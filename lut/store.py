@@ -26,6 +26,7 @@ from lut.schema import (
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one to finish its transaction."""
 
+_UNWRITTEN = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE")
 _MAGIC = b"SQLite format 3\x00"
 
 
@@ -249,6 +250,11 @@ def _explain(path: Path, error: sqlite3.OperationalError) -> Exception:
     if name.startswith("SQLITE_FULL"):
         return TableError(
             f"{path} could not be written: the disk is full.\nMake room and run again: the finished rows are kept"
+        )
+    if name.startswith(_UNWRITTEN):
+        return TableError(
+            f"{path} could not be written: {error} (a full disk, a quota, or a limit on the size of files).\n"
+            "Make room and run again: the finished rows are kept"
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return TableError(f"{path} cannot be written: {error}.\nChange its rights, or copy it to where you may write")

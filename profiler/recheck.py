@@ -3,6 +3,7 @@
 Rows are times in place, so whole networks are run again at widths that the table holds; one run yields all its units.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +38,7 @@ class RecheckConfig:
 
     Attributes:
         rows: units' rows compared, at most.
-        networks: whole networks run.
+        networks: whole networks run, or more where these have too few units for so many rows.
         runs: most samples of each.
         measure: warm-up and limits of a single measurement.
     """
@@ -101,7 +102,8 @@ def recheck(
     with TableFile(path) as store, ExitStack() as stack:
         old, new, client = _find_old(store, network, fits, stack)
         held = _usable(store, old, network)
-        chosen = _spread_networks(held, config.networks)
+        least = math.ceil(2 * config.rows / max(len(network.units), 1))  # units of equal widths meet in one row
+        chosen = _spread_networks(held, max(config.networks, least))
         runs = tuple(_measure(network, chosen, client, config, progress))
         units = pair_up(store.measurements(old), [row for _, rows in runs for row in rows], forms=False)
         whole = pair_networks(held, [found for found, _ in runs])

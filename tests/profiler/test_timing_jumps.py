@@ -1,0 +1,67 @@
+"""A clock that jumps while sampling (set by hand, or by the network): lost samples are counted, the median stands."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lut.records import MeasureConfig
+from profiler.timing import measure, take_turns
+
+CONFIG = MeasureConfig(warmup_s=0.0, min_time_s=0.02, max_time_s=0.5, min_samples=20, max_samples=200)
+RUN_S = 1e-3
+
+jumps = st.lists(st.tuples(st.integers(12, 400), st.floats(-1e5, -0.01) | st.floats(0.01, 1e5)), min_size=1, max_size=3)
+"""(reading of the clock at which it jumps, by how many seconds), after the runs that warm up."""
+
+
+class JumpingClock:
+    """Stands still but for what runs, and jumps when it is read for the n-th time."""
+
+    def __init__(self, jumps: list[tuple[int, float]]) -> None:
+        self.now, self.reads, self.runs = 0.0, 0, 0
+        self.jumps = jumps
+
+    def read(self) -> float:
+        self.reads += 1
+        self.now += sum(seconds for number, seconds in self.jumps if number == self.reads)
+        return self.now
+
+    def run(self) -> None:
+        self.runs += 1
+        self.now += RUN_S
+
+    def slower(self) -> None:
+        self.run()
+        self.now += RUN_S
+
+
+@settings(deadline=None)
+@given(jumps)
+def test_jumps_of_the_clock_do_not_change_the_median_and_are_counted(jumps: list[tuple[int, float]]) -> None:
+    clock = JumpingClock(jumps)
+    timing = measure(clock.run, CONFIG, clock=clock.read)
+    assert timing.median_ms == pytest.approx(1.0)
+    assert max(timing.samples_ms) == pytest.approx(1.0)
+    assert timing.discarded <= len(jumps)
+    assert clock.runs <= CONFIG.max_samples + 2 + 4
+
+
+@settings(deadline=None)
+@given(jumps)
+def test_jumps_divide_out_of_the_ratio_to_a_reference(jumps: list[tuple[int, float]]) -> None:
+    clock = JumpingClock(jumps)
+    timing = measure(clock.slower, CONFIG, reference=clock.run, clock=clock.read)
+    assert timing.median_ms == pytest.approx(2.0)
+    assert timing.reference_median_ms == pytest.approx(1.0)
+    assert timing.ratio is None or timing.ratio == pytest.approx(2.0)
+
+
+@settings(deadline=None)
+@given(jumps)
+def test_turns_end_and_keep_what_the_clock_did_not_spoil(jumps: list[tuple[int, float]]) -> None:
+    clock = JumpingClock(jumps)
+    for runs in take_turns([clock.run, clock.run], CONFIG, runs=40, clock=clock.read):
+        assert runs.samples_ms == pytest.approx([1.0] * len(runs.samples_ms))
+        assert len(runs.samples_ms) + runs.discarded <= 40
+        assert runs.discarded <= len(jumps)
+    assert clock.runs <= 2 * (2 + 40 + 10)
