@@ -4,7 +4,6 @@ The sum of units is off by a steady factor, and a run costs something beside its
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,36 +15,49 @@ _PRIOR_NETWORKS = 2
 _UNKNOWN_SPREAD = 0.15
 _LEAST_FOR_OVERHEAD = 4
 _LEAST_RANGE = 1.3
+_LEAST_TO_JUDGE = 8
+"""Networks from which on the intervals are judged by errors, and not by what is usual."""
+_LEAST_HALF = 0.01
+"""No interval is narrower than this on either side: what is measured twice differs by as much."""
+_Z90 = 1.645
 
 
-def calibrate(pairs: Sequence[tuple[float, float]]) -> Calibration:
+def calibrate(sums: Floats, measured: Floats, halves: Floats | None = None) -> Calibration:
     """Fit scale and overhead to whole networks.
 
     The overhead is fitted only with four networks or more whose sums differ by 30 % or more, and kept only if it
     predicts left-out networks better; else it is 0 and the scale alone is fitted.
 
     Args:
-        pairs: (sum of units in ms, measured in ms), one a network.
+        sums: of the units in ms, `[n]`, one a network; predicted without its own rows where `halves` are given.
+        measured: in ms, `[n]`.
+        halves: half-widths in ms of the sums' 90 % intervals, `[n]`, to be judged by the errors.
     """
-    if not pairs:
+    count = len(sums)
+    if not count:
         return Calibration()
-    sums, measured = np.array(pairs, dtype=np.float64).T
-    scale = float(np.median(measured / sums))
-    best = Calibration(scale, 0.0, _left_out(sums, measured, with_overhead=False), len(pairs))
-    if len(pairs) >= _LEAST_FOR_OVERHEAD and sums.max() >= _LEAST_RANGE * sums.min():
-        spread = _left_out(sums, measured, with_overhead=True)
-        scale, overhead = _fit_line(sums, measured)
-        if spread < 0.95 * best.spread and overhead > 0:
-            best = Calibration(scale, overhead, spread, len(pairs))
-    return best
+    scale, overhead = float(np.median(measured / sums)), 0.0
+    errors = _left_out(sums, measured, with_overhead=False)
+    if count >= _LEAST_FOR_OVERHEAD and sums.max() >= _LEAST_RANGE * sums.min():
+        line = _fit_line(sums, measured)
+        others = _left_out(sums, measured, with_overhead=True)
+        if _size(others) < 0.95 * _size(errors) and line[1] > 0:
+            (scale, overhead), errors = line, others
+    stretch = 1.0
+    if halves is not None and count >= _LEAST_TO_JUDGE:
+        ratios = np.abs(errors) / np.hypot(scale * halves / (scale * sums + overhead), _LEAST_HALF)
+        stretch = float(np.quantile(ratios, min(0.9 * (1 + 1 / count), 1.0)))
+    return Calibration(scale, overhead, _size(errors), count, stretch)
 
 
-def likely_spread(calibration: Calibration) -> float:
-    """The relative error (one standard deviation) to expect of a calibrated network: a few networks prove little."""
+def likely_half(calibration: Calibration, half: float) -> float:
+    """Half-width of a network's 90 % interval (a fraction), from that of its units' sum and from what is known."""
     if calibration.networks == 0:
-        return _UNKNOWN_SPREAD
+        return math.hypot(half, _Z90 * _UNKNOWN_SPREAD)
+    if calibration.networks >= _LEAST_TO_JUDGE:
+        return max(calibration.stretch * math.hypot(half, _LEAST_HALF), _LEAST_HALF)
     known = calibration.networks * calibration.spread**2 + _PRIOR_NETWORKS * _PRIOR_SPREAD**2
-    return math.sqrt(known / (calibration.networks + _PRIOR_NETWORKS))
+    return math.hypot(half, _Z90 * math.sqrt(known / (calibration.networks + _PRIOR_NETWORKS)))
 
 
 def _fit_line(sums: Floats, measured: Floats) -> tuple[float, float]:
@@ -63,18 +75,21 @@ def _fit_line(sums: Floats, measured: Floats) -> tuple[float, float]:
     return float(scale), float(overhead)
 
 
-def _left_out(sums: Floats, measured: Floats, *, with_overhead: bool) -> float:
-    """Root mean square of the relative errors of networks that the fit has not seen (of one network alone: 0)."""
+def _left_out(sums: Floats, measured: Floats, *, with_overhead: bool) -> Floats:
+    """Relative errors of each network by a fit that has not seen it (of one network alone: 0), `[n]`."""
     count = len(sums)
-    if count == 1:
-        return 0.0
     errors = np.zeros(count)
-    for index in range(count):
+    for index in range(count if count > 1 else 0):
         others = np.arange(count) != index
         if with_overhead:
             scale, overhead = _fit_line(sums[others], measured[others])
         else:
             scale, overhead = float(np.median(measured[others] / sums[others])), 0.0
         errors[index] = (scale * sums[index] + overhead) / measured[index] - 1
+    return errors
+
+
+def _size(errors: Floats) -> float:
+    """Root mean square, single outliers cut off."""
     clipped = np.minimum(np.abs(errors), 5 * np.median(np.abs(errors)) + 1e-6)
     return float(np.sqrt((clipped**2).mean()))

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lut.calibration import calibrate, likely_spread
-from lut.records import Basis, Calibration, Estimate, NetworkMeasurement, Prediction, Unit, UnitEstimate
+from lut.calibration import calibrate, likely_half
+from lut.records import Basis, Calibration, Estimate, Form, NetworkMeasurement, Prediction, Unit, UnitEstimate
 from lut.surface import BASES
 from lut.table import LatencyTable
 from lut.trend import Floats, Ints
@@ -21,7 +21,8 @@ from lut.trend import Floats, Ints
 _CORRELATION = 0.3
 """Assumed between the errors of a network's units: the same drift, the same model's shortcomings."""
 
-_Z90 = 1.645
+Forms = Mapping[str, Form]
+"""By unit: what the runtime makes of it."""
 
 
 class Predictor:
@@ -50,7 +51,7 @@ class Predictor:
         if self.missing and not allow_missing:
             raise table.missing(unit.family for unit in every if unit.family not in table)
         self._numbers = {unit.name: number for number, unit in enumerate(self.units)}
-        self._known: dict[tuple[str, tuple[int, ...]], Estimate] = {}
+        self._known: dict[tuple[str, tuple[int, ...], Form | None], Estimate] = {}
         self._touching: dict[str, list[int]] = {}
         for number, unit in enumerate(self.units):
             for group in unit.groups:
@@ -63,24 +64,27 @@ class Predictor:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Fitted from this network's own rows, or without any from all networks' whose units were timed in place."""
+        """Fitted from this network's own rows, or without any from all networks' whose units were timed in place.
+
+        Its own rows are compared with what would be predicted had they not been measured.
+        """
         measured = [row for row in self.table.networks if row.failure is None and row.median_ms]
-        pairs: list[tuple[float, float]] = []
         if not self.missing:
             own = [row for row in measured if row.network == self.network and self._covers(row)]
-            sums = self._sums_ms([dict(row.widths) for row in own])
-            pairs = [(float(total), row.median_ms or 0.0) for total, row in zip(sums, own, strict=True) if total > 0]
-        if not pairs:
-            pairs = [(row.units_ms, row.median_ms or 0.0) for row in measured if row.units_ms]
-        return calibrate(pairs)
+            widths, forms = [dict(row.widths) for row in own], [dict(row.forms) for row in own]
+            sums, halves = self._sums_ms(widths, forms, left_out=True)
+            if len(own):
+                return calibrate(sums, np.array([row.median_ms for row in own]), halves)
+        others = [row for row in measured if row.units_ms]
+        return calibrate(np.array([row.units_ms for row in others]), np.array([row.median_ms for row in others]))
 
-    def estimate(self, unit: int | str, widths: Mapping[str, int]) -> Estimate:
+    def estimate(self, unit: int | str, widths: Mapping[str, int], form: Form | None = None) -> Estimate:
         """One unit's estimate (by number among `units`, or by name), uncalibrated."""
         found = self.units[self._numbers[unit] if isinstance(unit, str) else unit]
-        place = (found.family.key, found.channels(widths))
+        place = (found.family.key, found.channels(widths), form)
         known = self._known.get(place)
         if known is None:
-            known = self._known[place] = self.table.estimate_many(found.family, [place[1]])[0]
+            known = self._known[place] = self.table.estimate_many(found.family, [place[1]], [form])[0]
         return known
 
     def unit_ms(self, unit: int | str, widths: Mapping[str, int]) -> float:
@@ -92,14 +96,21 @@ class Predictor:
         found = self.units[self._numbers[unit] if isinstance(unit, str) else unit]
         return self.table.estimate_many(found.family, channels).ms
 
-    def latency_ms(self, widths: Mapping[str, int]) -> float:
-        """The network's latency, calibrated."""
-        total = sum(self.unit_ms(number, widths) for number in range(len(self.units)))
+    def latency_ms(self, widths: Mapping[str, int], forms: Forms | None = None) -> float:
+        """The network's latency, calibrated; `forms` tells what the runtime makes of the units, where it is known."""
+        known = forms or {}
+        total = sum(self.estimate(n, widths, known.get(unit.name)).ms for n, unit in enumerate(self.units))
         return self.calibration.scale * total + self.calibration.overhead_ms
 
-    def latencies_ms(self, widths: Sequence[Mapping[str, int]]) -> Floats:
+    def latencies_ms(self, widths: Sequence[Mapping[str, int]], forms: Sequence[Forms] | None = None) -> Floats:
         """The network's latency at each of many widths, `[m]`, calibrated; all at once."""
-        return self.calibration.scale * self._sums_ms(widths) + self.calibration.overhead_ms
+        sums, _ = self._sums_ms(widths, forms)
+        return self.calibration.scale * sums + self.calibration.overhead_ms
+
+    def uncertainties(self, widths: Sequence[Mapping[str, int]]) -> Floats:
+        """How little is known of the latency at each of many widths: the interval's half-width, a fraction, `[m]`."""
+        sums, halves = self._sums_ms(widths)
+        return halves / sums
 
     def change_ms(self, widths: Mapping[str, int], group: str, new_width: int) -> float:
         """By how much the network's latency changes when one group's width does (calibrated; negative is faster).
@@ -110,35 +121,49 @@ class Predictor:
         touched = self._touching.get(group, ())
         return self.calibration.scale * sum(self.unit_ms(n, after) - self.unit_ms(n, widths) for n in touched)
 
-    def predict(self, widths: Mapping[str, int]) -> Prediction:
-        """The network's latency with its interval, and its units'."""
+    def predict(self, widths: Mapping[str, int], forms: Forms | None = None) -> Prediction:
+        """The network's latency with its interval, and its units'.
+
+        Args:
+            widths: channels kept of every group that a unit depends on.
+            forms: what the runtime makes of the units at these widths (`profiler.forms`); units that it leaves out are
+                guessed, and counted in the prediction.
+        """
+        known = forms or {}
         units = tuple(
-            UnitEstimate(unit.name, unit.spec(widths), self.estimate(number, widths))
+            UnitEstimate(unit.name, unit.spec(widths), self.estimate(number, widths, known.get(unit.name)))
             for number, unit in enumerate(self.units)
         )
         calibration = self.calibration
         ms = calibration.scale * sum(unit.estimate.ms for unit in units) + calibration.overhead_ms
         worst: Basis = max((unit.estimate.basis for unit in units), key=BASES.index, default="extrapolated")
-        own = calibration.scale * _spread_ms([unit.estimate for unit in units])
-        half = math.hypot(own, _Z90 * likely_spread(calibration) * ms)
+        halves = np.array([[(unit.estimate.high_ms - unit.estimate.low_ms) / 2] for unit in units]).reshape(-1, 1)
+        half = calibration.scale * float(_half_of_sum(halves)[0])
         # a latency cannot fall below nothing: wide intervals are wide by factors
-        factor = math.exp(half / ms) if ms else 1.0
-        return Prediction(Estimate(ms, ms / factor, ms * factor, worst), units, self.missing, calibration)
+        factor = math.exp(likely_half(calibration, half / ms)) if ms else 1.0
+        guessed = sum(unit.name not in known and self.table.family(unit.family).forms != () for unit in self.units)
+        total = Estimate(ms, ms / factor, ms * factor, worst)
+        return Prediction(total, units, self.missing, calibration, guessed)
 
     def _covers(self, row: NetworkMeasurement) -> bool:
         known = {group for group, _ in row.widths}
         return all(group in known for group in self._touching)
 
-    def _sums_ms(self, widths: Sequence[Mapping[str, int]]) -> Floats:
-        total = np.zeros(len(widths))
+    def _sums_ms(
+        self, widths: Sequence[Mapping[str, int]], forms: Sequence[Forms] | None = None, *, left_out: bool = False
+    ) -> tuple[Floats, Floats]:
+        """Sums of the units `[m]`, and half-widths of their intervals `[m]`, uncalibrated."""
         if not widths:
-            return total
+            return np.zeros(0), np.zeros(0)
+        total, halves = np.zeros(len(widths)), []
         for unit in self.units:
             channels: Ints = np.array([unit.channels(each) for each in widths], dtype=np.int64)
             channels = channels.reshape(len(widths), len(unit.coordinates))
-            distinct, back = np.unique(channels, axis=0, return_inverse=True)
-            total += self.table.estimate_many(unit.family, distinct).ms[back.reshape(-1)]
-        return total
+            known = None if forms is None else [each.get(unit.name) for each in forms]
+            found = self.table.estimate_many(unit.family, channels, known, left_out=left_out)
+            total += found.ms
+            halves.append((found.high_ms - found.low_ms) / 2)
+        return total, _half_of_sum(np.array(halves))
 
 
 def predict(
@@ -146,6 +171,7 @@ def predict(
     widths: Mapping[str, int],
     table: LatencyTable,
     *,
+    forms: Forms | None = None,
     network: str | None = None,
     allow_missing: bool = False,
 ) -> Prediction:
@@ -155,17 +181,17 @@ def predict(
         units: the network's.
         widths: channels kept of every group that a unit depends on.
         table: of the device.
+        forms: what the runtime makes of the units at these widths, where it is known (`profiler.forms` compiles it).
         network: the network's hash, so that it is calibrated by its own whole-network rows.
         allow_missing: leave units out that the table cannot price, and name them in the result.
 
     Raises:
         MissingFamilyError: the table lacks families; names all of them.
     """
-    return Predictor(units, table, network=network, allow_missing=allow_missing).predict(widths)
+    return Predictor(units, table, network=network, allow_missing=allow_missing).predict(widths, forms)
 
 
-def _spread_ms(estimates: Sequence[Estimate]) -> float:
-    """Half-width of the sum's 90 % interval, the units' errors partly correlated."""
-    halves = np.array([(estimate.high_ms - estimate.low_ms) / 2 for estimate in estimates])
-    together = _CORRELATION * halves.sum() ** 2 + (1 - _CORRELATION) * (halves**2).sum()
-    return math.sqrt(float(together))
+def _half_of_sum(halves: Floats) -> Floats:
+    """Half-width of the sum's 90 % interval from the units' `[u, m]`, their errors partly correlated: `[m]`."""
+    together: Floats = _CORRELATION * halves.sum(axis=0) ** 2 + (1 - _CORRELATION) * (halves**2).sum(axis=0)
+    return np.sqrt(together)

@@ -19,6 +19,8 @@ from lut.program import Program
 Basis = Literal["measured", "interpolated", "extrapolated"]
 Attribute = tuple[str, Any]
 """A name and a plain value: a number, a string, a boolean, or a tuple of them."""
+Form = tuple[str, ...]
+"""What a runtime made of a unit: its kernels' names, sorted. It depends on the widths, the neighbours' among them."""
 
 
 def canonical_json(value: Any) -> str:
@@ -251,6 +253,7 @@ class Measurement:
         clocks_mhz: clock while measuring, where known.
         discarded: samples thrown away as disturbed.
         failure: why there is no time; a failure is a row.
+        kernels: what the runtime ran for the unit, each with its share of the median in ms; empty where it tells none.
     """
 
     spec: UnitSpec
@@ -265,6 +268,12 @@ class Measurement:
     clocks_mhz: float | None = None
     discarded: int = 0
     failure: str | None = None
+    kernels: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def form(self) -> Form:
+        """The kernels' names, sorted; empty where the runtime tells none."""
+        return tuple(sorted(name for name, _ in self.kernels))
 
 
 @dataclass(frozen=True)
@@ -277,6 +286,7 @@ class NetworkMeasurement:
         median_ms: of whole runs; None for a failure.
         units_ms: sum of the units' in-place times in the same run, or None where the runtime tells none.
         precision: of the network as a whole ("fp32" …), or None where it was not told.
+        forms: (unit, form) pairs: what the runtime made of each unit at these widths; empty where it tells nothing.
     """
 
     network: str
@@ -289,6 +299,7 @@ class NetworkMeasurement:
     discarded: int = 0
     failure: str | None = None
     precision: str | None = None
+    forms: tuple[tuple[str, Form], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -298,14 +309,16 @@ class Calibration:
     Attributes:
         scale: factor on the sum of units.
         overhead_ms: what a run costs beside its units.
-        spread: relative error of the fit, root mean square (a fraction).
+        spread: relative error of the fit on networks that it had not seen, root mean square (a fraction).
         networks: how many whole networks it was fitted from (0: nothing known, scale 1).
+        stretch: what the intervals of the units' sums are multiplied by, so that nine of ten such networks lay inside.
     """
 
     scale: float = 1.0
     overhead_ms: float = 0.0
     spread: float = 0.0
     networks: int = 0
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -392,12 +405,14 @@ class Prediction:
         units: in the network's order; uncalibrated.
         missing: units whose family the table lacks (the total then leaves them out, and says so).
         calibration: what was applied to the sum.
+        guessed: units of which was guessed what the runtime makes of them at these widths.
     """
 
     total: Estimate
     units: tuple[UnitEstimate, ...]
     missing: tuple[str, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
+    guessed: int = 0
 
     def count(self, basis: Basis) -> int:
         """How many units are priced on this basis."""

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from lut.records import MeasureConfig, Measurement, NetworkMeasurement, UnitFamily, UnitSpec, canonical_json
+from lut.records import (
+    MeasureConfig,
+    Measurement,
+    NetworkMeasurement,
+    UnitFamily,
+    UnitSpec,
+    canonical_json,
+    freeze_value,
+)
 
 APPLICATION_ID = 0x6C617470
 """Stands in the header of every table ("latp"), so that no other program's file is taken for one."""
@@ -55,6 +63,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX networks_by_fingerprint ON networks (fingerprint, network)",
         ),
     ),
+    Migration(
+        "kernels_and_forms",
+        (
+            "ALTER TABLE measurements ADD COLUMN kernels TEXT NOT NULL DEFAULT '[]'",
+            "ALTER TABLE networks ADD COLUMN forms TEXT NOT NULL DEFAULT '[]'",
+        ),
+    ),
 )
 
 _MEASUREMENT = [
@@ -77,7 +92,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 def insert_measurements(connection: sqlite3.Connection, fingerprint: str, rows: Iterable[Measurement]) -> None:
     """Insert rows, and their families where they are new, inside the caller's transaction."""
-    names = ["fingerprint", "family", "channels", "config", "samples_ms", *_MEASUREMENT]
+    names = ["fingerprint", "family", "channels", "config", "samples_ms", "kernels", *_MEASUREMENT]
     statement = _insert("measurements", names)
     for row in rows:
         family = row.spec.family
@@ -85,15 +100,16 @@ def insert_measurements(connection: sqlite3.Connection, fingerprint: str, rows: 
         connection.execute("INSERT OR IGNORE INTO families (key, data) VALUES (?, ?)", (family.key, data))
         values = [fingerprint, family.key, canonical_json(row.spec.channels), canonical_json(asdict(row.config))]
         rest = [getattr(row, name) for name in _MEASUREMENT]
-        connection.execute(statement, [*values, _pack(row.samples_ms), *rest])
+        connection.execute(statement, [*values, _pack(row.samples_ms), canonical_json(row.kernels), *rest])
 
 
 def insert_network(connection: sqlite3.Connection, fingerprint: str, row: NetworkMeasurement) -> None:
     """Insert one whole network's row inside the caller's transaction."""
-    names = ["fingerprint", "network", "widths", "config", "samples_ms", *_NETWORK]
+    names = ["fingerprint", "network", "widths", "config", "samples_ms", "forms", *_NETWORK]
     values = [fingerprint, row.network, canonical_json(row.widths), canonical_json(asdict(row.config))]
     rest = [getattr(row, name) for name in _NETWORK]
-    connection.execute(_insert("networks", names), [*values, _pack(row.samples_ms), *rest])
+    packed = [_pack(row.samples_ms), canonical_json(row.forms)]
+    connection.execute(_insert("networks", names), [*values, *packed, *rest])
 
 
 def select_measurements(connection: sqlite3.Connection, fingerprint: str) -> list[Measurement]:
@@ -101,11 +117,11 @@ def select_measurements(connection: sqlite3.Connection, fingerprint: str) -> lis
     data = connection.execute("SELECT key, data FROM families")
     families = {key: UnitFamily.from_json(json.loads(text)) for key, text in data}
     configs: dict[str, MeasureConfig] = {}
-    query = _select("measurements", ["family", "channels", "config", "samples_ms", *_MEASUREMENT])
+    query = _select("measurements", ["family", "channels", "config", "samples_ms", "kernels", *_MEASUREMENT])
     found = []
-    for family, channels, config, samples, *rest in connection.execute(query, [fingerprint]):
+    for family, channels, config, samples, kernels, *rest in connection.execute(query, [fingerprint]):
         spec = UnitSpec(families[family], tuple(json.loads(channels)))
-        values = dict(zip(_MEASUREMENT, rest, strict=True))
+        values = dict(zip(_MEASUREMENT, rest, strict=True)) | {"kernels": freeze_value(json.loads(kernels))}
         found.append(Measurement(spec, _config(configs, config), _unpack(samples), **values))
     return found
 
@@ -113,11 +129,11 @@ def select_measurements(connection: sqlite3.Connection, fingerprint: str) -> lis
 def select_networks(connection: sqlite3.Connection, fingerprint: str) -> list[NetworkMeasurement]:
     """All of a fingerprint's whole networks, in the order in which they were added."""
     configs: dict[str, MeasureConfig] = {}
-    query = _select("networks", ["network", "widths", "config", "samples_ms", *_NETWORK])
+    query = _select("networks", ["network", "widths", "config", "samples_ms", "forms", *_NETWORK])
     found = []
-    for network, text, config, samples, *rest in connection.execute(query, [fingerprint]):
+    for network, text, config, samples, forms, *rest in connection.execute(query, [fingerprint]):
         widths = tuple((group, kept) for group, kept in json.loads(text))
-        values = dict(zip(_NETWORK, rest, strict=True))
+        values = dict(zip(_NETWORK, rest, strict=True)) | {"forms": freeze_value(json.loads(forms))}
         found.append(NetworkMeasurement(network, widths, _config(configs, config), _unpack(samples), **values))
     return found
 

@@ -7,13 +7,16 @@ Gaussian process with an exponential kernel over log2 of blocks and counts), so 
 points up to their noise and returns to the trend far from them. The interval comes from leave-one-out errors.
 """
 
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lut.records import Basis, Estimate
-from lut.trend import Floats, Ints, Trend, fit_trend
+from lut.trend import Floats, Hints, Ints, Rounding, Trend, fit_trend
 
 BASES: tuple[Basis, ...] = ("measured", "interpolated", "extrapolated")
 """What the codes in `EstimateArrays.basis` mean."""
@@ -53,6 +56,26 @@ class Points:
     rows: Ints
 
 
+def combine(rows: Sequence[tuple[tuple[int, ...], float, float]]) -> Points:
+    """Take together rows (channels, ms, noise) at the same channels: median of the times, larger of the two noises."""
+    together: dict[tuple[int, ...], list[tuple[float, float]]] = defaultdict(list)
+    for channels, ms, noise in rows:
+        together[channels].append((ms, noise))
+    coordinates = len(next(iter(together)))
+    places = np.array(list(together), dtype=np.int64).reshape(len(together), coordinates)
+    values = [_median_and_noise(own) for own in together.values()]
+    ms_of, noise_of = np.array(values, dtype=np.float64).T
+    return Points(places, ms_of, noise_of, np.array([len(own) for own in together.values()], dtype=np.int64))
+
+
+def _median_and_noise(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    times = np.array([ms for ms, _ in rows], dtype=np.float64)
+    middle = float(np.median(times))
+    within = float(np.median([noise for _, noise in rows]))
+    between = 1.4826 * float(np.median(np.abs(times - middle))) / middle
+    return middle, max(within, between) / math.sqrt(len(rows))
+
+
 @dataclass(frozen=True)
 class EstimateArrays:
     """Many estimates at once; all `[m]`. `basis` holds indices into `BASES`."""
@@ -71,23 +94,40 @@ class EstimateArrays:
 class Surface:
     """A fitted surface; never changes, never gives 0."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, hints: Hints | None = None, rounding: Rounding | None = None) -> None:
         """Fit. Costs a few ms for a hundred points, cubic in their number."""
         self.points = points
-        self.trend: Trend = fit_trend(points.channels, points.ms)
+        self.trend: Trend = fit_trend(points.channels, points.ms, hints, rounding)
         self._low = points.channels.min(axis=0)
         self._high = points.channels.max(axis=0)
-        self._codes = np.sort(self._code(points.channels))
+        codes = self._code(points.channels)
+        self._order = np.argsort(codes)
+        self._codes = codes[self._order]
         count = len(points.ms)
         kept = np.unique(np.linspace(0, count - 1, min(count, _NEAR_POINTS)).astype(np.int64))
         self._places = self._place(points.channels[kept])
         residuals = np.log(points.ms / self.trend.at(points.channels))[kept]
-        self._krige(residuals, points.noise[kept], points.rows[kept])
+        errors = self._krige(residuals, points.noise[kept], points.rows[kept])
+        self._left_out_ms = np.array(points.ms)
+        self._left_out_ms[kept] *= np.exp(-np.clip(errors, -_WIDEST, _WIDEST))
 
     @property
     def steps(self) -> tuple[int, ...]:
         """For each coordinate the step found (1: none)."""
         return self.trend.steps
+
+    def left_out_ms(self, channels: Ints) -> Floats:
+        """What the surface would say at each of `[m, k]` had that very point not been measured, `[m]` in ms.
+
+        The trend stays as it is: what is left out is the point's pull on its surroundings.
+        """
+        found = self.estimate_many(channels).ms
+        inside = ((channels >= self._low) & (channels <= self._high)).all(axis=1)
+        codes = self._code(channels)
+        at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        measured = inside & (self._codes[at] == codes)
+        ms: Floats = np.where(measured, self._left_out_ms[self._order[at]], found)
+        return ms
 
     def estimate_many(self, channels: Ints) -> EstimateArrays:
         """Estimate at channel counts `[m, k]`. Costs O(m n)."""
@@ -100,8 +140,8 @@ class Surface:
         factor = np.exp(np.clip(spread, 0.005, _WIDEST))
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
 
-    def _krige(self, residuals: Floats, noise: Floats, rows: Ints) -> None:
-        """Choose length and run-to-run noise, and keep the weights and what scales the interval."""
+    def _krige(self, residuals: Floats, noise: Floats, rows: Ints) -> Floats:
+        """Choose length and run-to-run noise, keep weights and the interval's scale; return the left-out errors."""
         count = len(residuals)
         distances = _distances(self._places, self._places)
         scouts = np.unique(np.linspace(0, count - 1, min(count, _SCOUTS)).astype(np.int64))
@@ -120,9 +160,11 @@ class Surface:
         self._weights, errors = _left_out(kernel, self._own / self._power, residuals)
         np.fill_diagonal(kernel, 0.0)
         freedom = min(self.trend.freedom, 0.9 * count)
-        ratios = np.abs(errors) * np.sqrt(count / (count - freedom)) / self._deviation(kernel)
+        errors *= np.sqrt(count / (count - freedom))
+        ratios = np.abs(errors) / self._deviation(kernel)
         level = min(0.9 * (1 + 1 / count), 1.0)
         self._scale = float(np.quantile(ratios, level)) if count >= 10 else max(_Z90, float(ratios.max()))
+        return errors
 
     def _deviation(self, nearness: Floats) -> Floats:
         """Standard deviation of a new measurement's log, given the nearest point alone (an upper bound)."""

@@ -12,9 +12,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lut.errors import MissingFamilyError, TableError
-from lut.records import DeviceFingerprint, Estimate, Measurement, NetworkMeasurement, Unit, UnitFamily, UnitSpec
+from lut.family import Family, Pool
+from lut.records import (
+    DeviceFingerprint,
+    Estimate,
+    Form,
+    Measurement,
+    NetworkMeasurement,
+    Unit,
+    UnitFamily,
+    UnitSpec,
+)
 from lut.store import TableFile
-from lut.surface import EstimateArrays, Points, Surface
+from lut.surface import EstimateArrays, Points
 
 _STEP_SHARE = 0.8
 """A group's step is the smallest that serves units of this share of the group's cost."""
@@ -65,24 +75,22 @@ class LatencyTable:
         self.failures: list[Measurement] = []
         self.set_aside = 0
         rows: dict[str, list[Measurement]] = defaultdict(list)
-        self._families: dict[str, UnitFamily] = {}
         for row in self.measurements:
             if row.failure is not None or row.median_ms is None or not row.median_ms > 0:
                 self.failures.append(row)
                 continue
-            self._families[row.spec.family.key] = row.spec.family
             rows[row.spec.family.key].append(row)
-        self._points: dict[str, Points] = {}
+        pool = Pool([row for own in rows.values() for row in own])
+        self._families: dict[str, Family] = {}
         for key, own in rows.items():
             in_place = [row for row in own if row.place == "in place"]
             self.set_aside += len(own) - len(in_place) if in_place else 0
-            self._points[key] = _combine(in_place or own)
-        self._surfaces: dict[str, Surface] = {}
+            self._families[key] = Family(own[0].spec.family, in_place or own, pool)
 
     @property
     def families(self) -> tuple[UnitFamily, ...]:
         """The families that have at least one latency."""
-        return tuple(self._families.values())
+        return tuple(found.family for found in self._families.values())
 
     @cached_property
     def failure_counts(self) -> dict[str, int]:
@@ -90,28 +98,25 @@ class LatencyTable:
         return dict(Counter(row.spec.family.key for row in self.failures))
 
     def __contains__(self, family: UnitFamily) -> bool:
-        return family.key in self._points
+        return family.key in self._families
 
-    def points(self, family: UnitFamily) -> Points:
-        """A family's distinct measured points.
-
-        Raises:
-            MissingFamilyError: it has none.
-        """
-        if family.key not in self._points:
-            raise self.missing([family])
-        return self._points[family.key]
-
-    def surface(self, family: UnitFamily) -> Surface:
-        """A family's surface, fitted once.
+    def family(self, family: UnitFamily) -> Family:
+        """A family's rows and the surfaces of its kernels.
 
         Raises:
             MissingFamilyError: it has no measured point.
         """
-        found = self._surfaces.get(family.key)
-        if found is None:
-            found = self._surfaces[family.key] = Surface(self.points(family))
-        return found
+        if family.key not in self._families:
+            raise self.missing([family])
+        return self._families[family.key]
+
+    def points(self, family: UnitFamily) -> Points:
+        """A family's distinct measured points, each unit as a whole.
+
+        Raises:
+            MissingFamilyError: it has none.
+        """
+        return self.family(family).points
 
     def estimate(self, spec: UnitSpec) -> Estimate:
         """What a unit costs.
@@ -121,19 +126,33 @@ class LatencyTable:
         """
         return self.estimate_many(spec.family, [spec.channels])[0]
 
-    def estimate_many(self, family: UnitFamily, channels: ArrayLike) -> EstimateArrays:
+    def estimate_many(
+        self,
+        family: UnitFamily,
+        channels: ArrayLike,
+        forms: Sequence[Form | None] | None = None,
+        *,
+        left_out: bool = False,
+    ) -> EstimateArrays:
         """What a unit costs at channel counts `[m, k]`; one call for many points is much cheaper than many calls.
+
+        Args:
+            family: the unit's.
+            channels: where.
+            forms: what the runtime makes of the unit at each, None where that is not known (it is then guessed from
+                the alignment of the channel counts).
+            left_out: at measured points say what would be said had they not been measured.
 
         Raises:
             MissingFamilyError: the family has no measured point.
             ValueError: the channels have another shape.
         """
-        surface = self.surface(family)
+        own = self.family(family)
         counts = np.asarray(channels, dtype=np.int64)
-        coordinates = surface.points.channels.shape[1]
+        coordinates = own.points.channels.shape[1]
         if counts.ndim != 2 or counts.shape[1] != coordinates:
             raise ValueError(f"{family} has {coordinates} channel counts; got an array of shape {counts.shape}")
-        return surface.estimate_many(counts)
+        return own.estimate_many(counts, forms, left_out=left_out)
 
     def step(self, family: UnitFamily, coordinate: int) -> int:
         """The step found in one of a family's coordinates: only whole multiples are worth keeping (1: any count is).
@@ -141,7 +160,7 @@ class LatencyTable:
         Raises:
             MissingFamilyError: the family has no measured point.
         """
-        return self.surface(family).steps[coordinate]
+        return self.family(family).whole.steps[coordinate]
 
     def extended(
         self, measurements: Iterable[Measurement], networks: Iterable[NetworkMeasurement] = ()
@@ -169,7 +188,7 @@ class LatencyTable:
         for unit in units:
             if group not in unit.groups or unit.family not in self:
                 continue
-            surface = self.surface(unit.family)
+            surface = self.family(unit.family).whole
             channels = surface.points.channels.max(axis=0) if widths is None else unit.channels(widths)
             steps = [
                 step // math.gcd(step, count)
@@ -288,23 +307,3 @@ def _differences(fitting: list[_Content]) -> list[str]:
         fields = content.fingerprint.differences(first)
         found.append(text + "".join(f", {name} {mine} (not {other})" for name, mine, other in fields))
     return found
-
-
-def _combine(rows: Sequence[Measurement]) -> Points:
-    """Take together rows at the same channels: the median of their medians, and the larger of the two noises."""
-    together: dict[tuple[int, ...], list[Measurement]] = defaultdict(list)
-    for row in rows:
-        together[row.spec.channels].append(row)
-    coordinates = len(next(iter(together)))
-    channels = np.array(list(together), dtype=np.int64).reshape(len(together), coordinates)
-    values = [_median_and_noise(own) for own in together.values()]
-    ms, noise = np.array(values, dtype=np.float64).T
-    return Points(channels, ms, noise, np.array([len(own) for own in together.values()], dtype=np.int64))
-
-
-def _median_and_noise(rows: Sequence[Measurement]) -> tuple[float, float]:
-    medians = np.array([row.median_ms for row in rows], dtype=np.float64)
-    middle = float(np.median(medians))
-    within = float(np.median([row.noise or 0.0 for row in rows]))
-    between = 1.4826 * float(np.median(np.abs(medians - middle))) / middle
-    return middle, max(within, between) / math.sqrt(len(rows))

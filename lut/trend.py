@@ -6,6 +6,7 @@ A runtime computes whole blocks of s channels, hence the ceil; where a count is 
 slower code, hence the ragged terms. The blocks are chosen by leave-one-out error. All errors are relative.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -64,32 +65,62 @@ class Trend:
         return np.maximum(value, floor, dtype=np.float64)
 
 
-def fit_trend(channels: Ints, ms: Floats) -> Trend:
+@dataclass(frozen=True)
+class Hints:
+    """What is believed of a surface before it is measured: likely times at some channel counts.
+
+    Attributes:
+        channels: `[p, k]`.
+        ms: `[p]`, positive; together they weigh as much as `HINTS_WEIGH` measured points.
+    """
+
+    channels: Ints
+    ms: Floats
+
+
+HINTS_WEIGH = 1.5
+
+
+Rounding = tuple[Ints, Ints]
+"""For each coordinate the size of a block, and the multiple off which the runtime is slower."""
+
+
+def fit_trend(channels: Ints, ms: Floats, hints: Hints | None = None, rounding: Rounding | None = None) -> Trend:
     """Fit a trend to measured points.
 
     Args:
         channels: `[n, k]`, n >= 1; k may be 0.
         ms: `[n]`, positive.
+        hints: what is believed beforehand; few points follow it, many do not need it.
+        rounding: where it is known already, else it is chosen.
     """
     count, coordinates = channels.shape
-    reference = np.exp(np.log(np.maximum(channels, 1)).mean(axis=0))
-    blocks, multiples = _choose_rounding(channels, ms, reference)
-    rounded, ragged = _round(channels, blocks, multiples)
-    features = _features(rounded / reference, ragged)
+    reference = _reference(channels)
+    blocks, multiples = choose_rounding([(channels, ms)]) if rounding is None else rounding
     typical = float(np.exp(np.log(ms).mean()))
-    design = features * (typical / ms)[:, None]
-    prior = _prior(coordinates, features.shape[1])
+
+    def relative(at: Ints, own_ms: Floats) -> Floats:
+        rounded, ragged = _round(at, blocks, multiples)
+        return _features(rounded / reference, ragged) * (typical / own_ms)[:, None]
+
+    design = relative(channels, ms)
+    prior = _prior(coordinates, design.shape[1])
+    base, aim = _RIDGE * np.eye(len(prior)), _RIDGE * prior
+    if hints is not None:
+        hinted = relative(hints.channels, hints.ms)
+        base = base + HINTS_WEIGH / len(hinted) * hinted.T @ hinted
+        aim = aim + HINTS_WEIGH / len(hinted) * hinted.sum(axis=0)
     weights = np.ones(count)
-    for _ in range(3 if count > features.shape[1] else 1):
+    for _ in range(3 if count > design.shape[1] else 1):
         weighted = design * weights[:, None]
-        gram = weighted.T @ design + _RIDGE * np.eye(len(prior))
-        solution = solve_non_negative(gram, weighted.sum(axis=0) + _RIDGE * prior)
+        gram = weighted.T @ design + base
+        solution = solve_non_negative(gram, weighted.sum(axis=0) + aim)
         misses = np.abs(design @ solution - 1)
         limit = max(3 * float(np.median(misses)), 1e-3)
         weights = limit / np.maximum(misses, limit)  # one disturbed run must not bend the surface (Huber)
     active = solution > 0
     inner = gram[np.ix_(active, active)]
-    freedom = float(np.trace(np.linalg.solve(inner, inner - _RIDGE * np.eye(len(inner)))))
+    freedom = float(np.trace(np.linalg.solve(inner, inner - base[np.ix_(active, active)])))
     return Trend(blocks, multiples, reference, solution * typical, freedom)
 
 
@@ -149,12 +180,19 @@ def _prior(coordinates: int, size: int) -> Floats:
     return prior
 
 
-def _choose_rounding(channels: Ints, ms: Floats, reference: Floats) -> tuple[Ints, Ints]:
-    """Choose blocks and multiples one coordinate after another until none changes."""
-    count, coordinates = channels.shape
+def choose_rounding(surfaces: Sequence[tuple[Ints, Floats]]) -> Rounding:
+    """Choose blocks and multiples, one coordinate after another until none changes.
+
+    Args:
+        surfaces: (channels `[n, k]`, ms `[n]`) of those that share their rounding, with the same k; those with too few
+            points to tell have no say.
+    """
+    coordinates = surfaces[0][0].shape[1]
     chosen = np.ones((2, coordinates), dtype=np.int64)
-    if count < 4 + 4 * coordinates:
+    telling = [(channels, ms) for channels, ms in surfaces if len(ms) >= 4 + 4 * coordinates]
+    if not telling or not coordinates:
         return chosen[0], chosen[1]
+    count = sum(len(ms) for _, ms in telling)
     candidates = np.asarray(_ROUNDINGS, dtype=np.int64)
     tie = np.full(len(candidates), _TIE + 1 / count)
     tie[0] = _TIE_PLAIN + 2 / count  # the best of many candidates is always a little better by chance
@@ -163,12 +201,21 @@ def _choose_rounding(channels: Ints, ms: Floats, reference: Floats) -> tuple[Int
         for coordinate in range(coordinates):
             trials = np.repeat(chosen[:, None, None, :], len(candidates), axis=1)
             trials[:, :, 0, coordinate] = candidates.T
-            scores = _leave_one_out(channels, ms, reference, trials)
+            logs = np.zeros(len(candidates))
+            for channels, ms in telling:
+                logs += len(ms) / count * np.log(_leave_one_out(channels, ms, _reference(channels), trials))
+            scores = np.exp(logs)
             best = int(np.flatnonzero(scores <= tie * scores.min())[0])
             chosen[:, coordinate] = candidates[best]
         if (chosen == before).all():
             break
     return chosen[0], chosen[1]
+
+
+def _reference(channels: Ints) -> Floats:
+    """The geometric middle of the channel counts."""
+    middle: Floats = np.exp(np.log(np.maximum(channels, 1)).mean(axis=0))
+    return middle
 
 
 def _leave_one_out(channels: Ints, ms: Floats, reference: Floats, trials: Ints) -> Floats:

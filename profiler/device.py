@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,13 @@ def read_cpu() -> CpuFacts:
         numbers = {"implementer": "CPU implementer", "part": "CPU part", "revision": "CPU revision"}
     stepping = " ".join(f"{word} {facts[key]}" for word, key in numbers.items() if key in facts)
     flags = frozenset((facts.get("flags") or facts.get("Features") or "").split())
-    return CpuFacts(model, stepping, _usable_cores(), isa_level(flags), _largest_cache_bytes())
+    return CpuFacts(model, stepping, usable_cores(), isa_level(flags), _largest_cache_bytes())
+
+
+def affinity(threads: int) -> str:
+    """How a worker of that many threads stands on the cores (`profiler/pinning.py`), for its fingerprint."""
+    pinned = hasattr(os, "sched_setaffinity") and threads < usable_cores()
+    return f"{'pinned' if pinned else 'free'} on {usable_cores()}"
 
 
 def cpu_clock_mhz() -> float | None:
@@ -130,7 +137,9 @@ def _first_processor(text: str) -> dict[str, str]:
     return facts
 
 
-def _usable_cores() -> int:
+@cache
+def usable_cores() -> int:
+    """Cores that this process may use, counted once: a worker that pins itself still says what the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

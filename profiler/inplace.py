@@ -1,4 +1,4 @@
-"""Turn a runtime's per-node times of one whole run into rows of the table: each node's time goes to its unit.
+"""Turn a runtime's per-node times of one whole run into rows of the table: each node is a kernel of its unit.
 
 A node is known by the graph's value that it writes or stems from; a value that no unit owns goes with the unit that
 reads it. A unit's time is that of all the nodes it became, layout changes included.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from lut.records import MeasureConfig, Measurement, NetworkMeasurement
+from lut.records import Form, MeasureConfig, Measurement, NetworkMeasurement, UnitSpec
 from profiler.backends.interface import NodeTime
 from profiler.network import Network
 from profiler.timing import midmean, relative_noise
@@ -20,6 +20,8 @@ from profiler.worker_client import NodesReply
 
 SHORTEST_MS = 1e-4
 """What a unit that the runtime merged into its neighbours is priced at: the resolution of the times."""
+MERGED = "merged"
+"""The kernel of such a unit."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +51,58 @@ def _read_by(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[str]:
     return [output for other in graph.node if made & set(other.input) for output in other.output]
 
 
-def unit_times(
-    owners: Owners, nodes: Sequence[NodeTime], overhead_ms: float, units: int
-) -> tuple[list[list[float]], float]:
-    """Add up the nodes of each unit, run by run.
+@dataclass(frozen=True)
+class Kernel:
+    """Nodes of one kind that the runtime made of one unit.
+
+    Attributes:
+        name: what they run; with a count where there are several.
+        samples_ms: their sum, run by run; empty where they were not timed.
+    """
+
+    name: str
+    samples_ms: tuple[float, ...]
+
+
+def find_kernels(
+    owners: Owners, nodes: Sequence[NodeTime], units: int, overhead_ms: float = 0.0
+) -> tuple[list[list[Kernel]], float]:
+    """Sort nodes by unit and kind, and add up their times run by run.
 
     Args:
         owners: of the exported graph's values.
         nodes: of the optimised graph.
-        overhead_ms: what profiling itself added to each node.
         units: how many there are.
+        overhead_ms: what profiling itself added to each node.
 
     Returns:
-        For each unit its samples in milliseconds, and the time of nodes that no unit owns.
+        The kernels of each unit, by name (a unit that the runtime merged into others has none), and the time of nodes
+        that no unit owns.
     """
-    sums: dict[int, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
+    found: list[dict[str, list[NodeTime]]] = [defaultdict(list) for _ in range(units)]
     unowned = 0.0
     for node in nodes:
-        samples = np.maximum(np.asarray(node.samples_ms, dtype=np.float64) - overhead_ms, 0.0)
         unit = _unit_of(owners, node)
-        if unit is None:
-            unowned += float(np.median(samples)) if len(samples) else 0.0
-            continue
-        sums[unit] = sums[unit] + samples if unit in sums else samples
-    return [sums[unit].tolist() if unit in sums else [] for unit in range(units)], unowned
+        if unit is not None:
+            found[unit][node.kernel or node.op_type].append(node)
+        elif node.samples_ms:
+            unowned += max(float(np.median(node.samples_ms)) - overhead_ms, 0.0)
+    return [[_kernel(name, own, overhead_ms) for name, own in sorted(kinds.items())] for kinds in found], unowned
+
+
+def _kernel(name: str, nodes: Sequence[NodeTime], overhead_ms: float) -> Kernel:
+    samples = np.array([node.samples_ms for node in nodes], dtype=np.float64)
+    sums = np.maximum(samples - overhead_ms, 0.0).sum(axis=0)
+    return Kernel(name if len(nodes) == 1 else f"{name} ×{len(nodes)}", tuple(sums.tolist()))
+
+
+def find_forms(network: Network, owners: Owners, nodes: Sequence[NodeTime]) -> dict[str, Form]:
+    """What the runtime makes of each unit, by the unit's name."""
+    kernels, _ = find_kernels(owners, nodes, len(network.units))
+    return {
+        unit.name: tuple(sorted(kernel.name for kernel in own)) or (MERGED,)
+        for unit, own in zip(network.units, kernels, strict=True)
+    }
 
 
 def _unit_of(owners: Owners, node: NodeTime) -> int | None:
@@ -101,30 +131,10 @@ def to_rows(
     if reply.failure is not None or reply.median_ms is None:
         failure = reply.failure or "no time came back"
         return NetworkMeasurement(network.hash, key, config, (), None, None, failure=failure, precision=precision), []
-    samples, _ = unit_times(owners, reply.nodes, reply.node_overhead_ms or 0.0, len(network.units))
-    by_spec: dict[object, list[tuple[float, float, list[float]]]] = defaultdict(list)
-    total = 0.0
-    for unit, times in zip(network.units, samples, strict=True):
-        median = max(midmean(times) / drift if times else 0.0, SHORTEST_MS)
-        total += median
-        noise = min(relative_noise(times), 1.0)
-        by_spec[unit.spec(widths)].append((median, noise, times))
-    rows = []
-    for unit in network.units:
-        spec = unit.spec(widths)
-        for median, noise, times in by_spec.pop(spec, []):
-            rows.append(
-                Measurement(
-                    spec,
-                    config,
-                    tuple(times),
-                    median,
-                    noise,
-                    "in place",
-                    clocks_mhz=reply.clocks_mhz,
-                    discarded=reply.discarded,
-                )
-            )
+    kernels, _ = find_kernels(owners, reply.nodes, len(network.units), reply.node_overhead_ms or 0.0)
+    rows = [
+        _row(unit.spec(widths), own, reply, config, drift) for unit, own in zip(network.units, kernels, strict=True)
+    ]
     whole = NetworkMeasurement(
         network=network.hash,
         widths=key,
@@ -132,8 +142,29 @@ def to_rows(
         samples_ms=tuple(reply.samples_ms),
         median_ms=reply.median_ms / drift,
         noise=reply.noise,
-        units_ms=total,
+        units_ms=sum(row.median_ms or 0.0 for row in rows),
         discarded=reply.discarded,
         precision=precision,
+        forms=tuple((unit.name, row.form) for unit, row in zip(network.units, rows, strict=True)),
     )
     return whole, rows
+
+
+def _row(
+    spec: UnitSpec, kernels: Sequence[Kernel], reply: NodesReply, config: MeasureConfig, drift: float
+) -> Measurement:
+    """One unit's row: the sum of its kernels."""
+    times = [max(midmean(kernel.samples_ms) / drift, SHORTEST_MS) for kernel in kernels]
+    shares = tuple((kernel.name, ms) for kernel, ms in zip(kernels, times, strict=True)) or ((MERGED, SHORTEST_MS),)
+    samples = tuple(np.sum([kernel.samples_ms for kernel in kernels], axis=0).tolist()) if kernels else ()
+    return Measurement(
+        spec=spec,
+        config=config,
+        samples_ms=samples,
+        median_ms=sum(ms for _, ms in shares),
+        noise=min(relative_noise(samples), 1.0),
+        place="in place",
+        clocks_mhz=reply.clocks_mhz,
+        discarded=reply.discarded,
+        kernels=shares,
+    )

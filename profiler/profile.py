@@ -6,7 +6,7 @@ been good for a while. A network and its rows are stored in one transaction, so 
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,15 +16,23 @@ from lut import LatencyTable, Predictor, TableFile
 from lut.errors import BackendError, MissingFamilyError
 from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMeasurement
 from profiler.backends import get_backend
+from profiler.device import usable_cores
 from profiler.export import write_onnx
 from profiler.inplace import Owners, to_rows
 from profiler.network import Network
+from profiler.pinning import keeping_off
 from profiler.progress import Event, Progress, silent
+from profiler.sampling import Sampler
 from profiler.variants import Variants, prepare
-from profiler.worker_client import WorkerClient
+from profiler.worker_client import NodesReply, WorkerClient
 
 RECENT = 10
 """Over how many of the last predictions the held-out error is taken."""
+
+REFIT = 0.15
+"""The predictor is fitted anew when so large a share of the networks is new."""
+MOST_FAILURES = 5
+MOST_TRIES = 50
 
 STAGE = "measure networks at sampled widths"
 
@@ -38,7 +46,7 @@ class ProfileConfig:
         networks_min, networks_max: least and most networks in the table for this structure.
         target_error: stop once the mean relative error of the last predictions is at or under it.
         max_time_s: stop after this time, or never for None.
-        runs: samples of each network.
+        runs: most samples of each network.
         seed: of the sampled widths.
         measure: warm-up and limits of a single measurement.
     """
@@ -46,11 +54,11 @@ class ProfileConfig:
     threads: int = 1
     networks_min: int = 16
     networks_max: int = 60
-    target_error: float = 0.03
+    target_error: float = 0.015
     max_time_s: float | None = None
-    runs: int = 20
+    runs: int = 40
     seed: int = 0
-    measure: MeasureConfig = field(default_factory=lambda: MeasureConfig(max_time_s=4.0, max_samples=40))
+    measure: MeasureConfig = field(default_factory=lambda: MeasureConfig(max_time_s=0.6, max_samples=40))
 
 
 @dataclass(frozen=True)
@@ -87,29 +95,6 @@ class ProfileReport:
     anew_because: str | None = None
 
 
-def sampled_widths(full: Mapping[str, int], seed: int) -> Iterator[dict[str, int]]:
-    """Widths worth measuring, without end: the unpruned network, then random ones.
-
-    Half of the networks have widths in steps of 16 channels, a quarter in steps of 8, a quarter free ones. Each network
-    draws how much it keeps on the whole, and each group deviates from that.
-    """
-    yield dict(full)
-    generator = np.random.default_rng(seed)
-    number = 0
-    while True:
-        step = (16, 1, 16, 8)[number % 4]
-        level = generator.uniform(0.15, 1.0)
-        widths = {}
-        for name, size in full.items():
-            share = float(np.clip(level + generator.normal(0, 0.2), 0.05, 1.0))
-            kept = max(1, round(share * size))
-            if size >= 4 * step:
-                kept = max(step, round(kept / step) * step)
-            widths[name] = min(kept, size)
-        yield widths
-        number += 1
-
-
 def is_stepped(widths: Mapping[str, int], full: Mapping[str, int]) -> bool:
     """Whether all wide groups keep a multiple of 8 channels, as plans do; odd widths are priced less well."""
     return all(width % 8 == 0 or width == full[name] for name, width in widths.items() if full[name] >= 32)
@@ -127,29 +112,40 @@ class _Session:
         self.known = [m for m in store.networks(self.fingerprint, network.hash) if m.failure is None]
         self.rows = list(store.measurements(self.fingerprint))
         self.networks = list(store.networks(self.fingerprint))
+        self.all_errors: list[float] = []
         self.errors: list[float] = []
         self.free_errors: list[float] = []
+        self.fitted_at = 0
         self.folder = tempfile.TemporaryDirectory(prefix="latprune-")
         self.reference = Path(self.folder.name) / "reference.onnx"
         half = {name: max(1, size // 2) for name, size in network.widths.items()}
         write_onnx(variants.at(variants.widths_removal(half)), self.reference)
-        before = self.predictor() if self.known else None
-        self.baseline_ms = before.latency_ms(half) if before else None
+        self.predictor = self.fit()
+        self.baseline_ms = self.predictor.latency_ms(half) if self.predictor and self.known else None
         """The reference's latency in the table's scale: of an earlier session, else as it is measured first."""
 
-    def predictor(self) -> Predictor | None:
+    def fit(self) -> Predictor | None:
         """A predictor from all that is known now; None while families are missing."""
+        self.fitted_at = len(self.known)
         table = LatencyTable(self.fingerprint, self.rows, networks=self.networks)
         try:
             return Predictor(self.network.units, table, network=self.network.hash)
         except MissingFamilyError:
             return None
 
-    def measure(self, widths: Mapping[str, int]) -> tuple[NetworkMeasurement, list[Measurement]]:
-        """Measure the network at these widths and store what came of it."""
-        path = Path(self.folder.name) / "variant.onnx"
+    def refit(self) -> None:
+        """Fit again once enough has been added for it to matter."""
+        if len(self.known) - self.fitted_at >= REFIT * len(self.known):
+            self.predictor = self.fit()
+
+    def start(self, widths: Mapping[str, int], number: int) -> Callable[[], NodesReply]:
+        """Write the network at these widths and have it measured; what is returned waits for the reply."""
+        path = Path(self.folder.name) / f"variant{number % 2}.onnx"
         write_onnx(self.variants.at(self.variants.widths_removal(widths)), path)
-        reply = self.client.nodes(path, self.config.measure, runs=self.config.runs, reference=self.reference)
+        return self.client.start_nodes(path, self.config.measure, runs=self.config.runs, reference=self.reference)
+
+    def learn(self, widths: Mapping[str, int], reply: NodesReply) -> tuple[NetworkMeasurement, list[Measurement]]:
+        """Store what came of measuring the network at these widths, and judge what was predicted of it."""
         drift = 1.0
         if reply.reference_median_ms is not None:
             self.baseline_ms = self.baseline_ms or reply.reference_median_ms
@@ -158,13 +154,18 @@ class _Session:
         self.store.add_network(self.fingerprint, whole, rows)
         self.networks.append(whole)
         if whole.failure is None:
+            if self.predictor is not None and whole.median_ms and dict(widths) != self.network.widths:
+                expected = self.predictor.latency_ms(widths, dict(whole.forms))
+                errors = self.errors if is_stepped(widths, self.network.widths) else self.free_errors
+                errors.append(abs(expected / whole.median_ms - 1))
+                self.all_errors.append(errors[-1])
             self.rows.extend(rows)
             self.known.append(whole)
         return whole, rows
 
     def recent_error(self) -> float | None:
-        """Mean relative error of the last predictions at stepped widths."""
-        return float(np.mean(self.errors[-RECENT:])) if self.errors else None
+        """Mean relative error of the last predictions, each made before its measurement."""
+        return float(np.mean(self.all_errors[-RECENT:])) if self.all_errors else None
 
 
 def profile(
@@ -198,7 +199,8 @@ def profile(
     with TableFile(path, create=True) as store, WorkerClient(backend, threads=config.threads) as client:
         session = _Session(network, variants, store, client, config)
         try:
-            return _fill(session, started, progress, clock)
+            with keeping_off(client.pid):
+                return _fill(session, started, progress, clock)
         finally:
             session.folder.cleanup()
 
@@ -208,41 +210,32 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
     done = {m.widths for m in session.known}
     reused = len(done)
     measured = failed = rows = 0
-    stopped = "as many networks as were asked for"
-    predictor = session.predictor() if reused else None
-    for attempt, widths in enumerate(sampled_widths(network.widths, config.seed)):
-        if len(session.known) + failed >= config.networks_max or attempt > 3 * config.networks_max:
-            break
-        if config.max_time_s is not None and measured and clock() - started > config.max_time_s:
-            stopped = f"{config.max_time_s:.0f} s are over"
-            break
-        error = session.recent_error()
-        enough = len(session.known) >= config.networks_min and len(session.errors) >= min(
-            RECENT, config.networks_min // 2
-        )
-        if enough and error is not None and error <= config.target_error:
-            stopped = f"predictions are good enough ({error:.1%})"
-            break
-        key = tuple(sorted(widths.items()))
-        if key in done:
-            continue
-        done.add(key)
-        expected = predictor.latency_ms(widths) if predictor else None
-        whole, made = session.measure(widths)
+    sampler = Sampler(network.widths, config.seed)
+    overlapping = config.threads < usable_cores()  # another core can prepare while one measures
+    stopped = _why_stop(session, failed, sampler) or ""
+    pending = None if stopped else _next(session, sampler, done)
+    while pending is not None:
+        widths, wait = pending
+        if not overlapping:
+            reply = wait()
+        upcoming = _draw(session, sampler, done)
+        if overlapping:
+            reply = wait()
+        whole, made = session.learn(widths, reply)
         if whole.failure is not None or whole.median_ms is None:
             failed += 1
-            if attempt == 0 or failed > 5:
+            if widths == network.widths or failed > MOST_FAILURES:
                 raise BackendError(f"The network cannot be measured: {whole.failure}")
-            continue
-        measured, rows = measured + 1, rows + len(made)
-        if expected is not None and attempt > 0:
-            errors = session.errors if is_stepped(widths, network.widths) else session.free_errors
-            errors.append(abs(expected / whole.median_ms - 1))
-        predictor = session.predictor()
-        progress(Event(STAGE, len(session.known), config.networks_max, _note(session, predictor)))
-        if not network.widths:
-            stopped = "nothing in the network can be pruned"
-            break
+        else:
+            measured, rows = measured + 1, rows + len(made)
+        over = config.max_time_s is not None and clock() - started > config.max_time_s
+        stopped = _why_stop(session, failed, sampler) or (f"{config.max_time_s:.0f} s are over" if over else "")
+        pending = None if stopped or upcoming is None else (upcoming, session.start(upcoming, sampler.drawn))
+        session.refit()
+        progress(Event(STAGE, len(session.known), config.networks_max, _note(session)))
+    if session.fitted_at < len(session.known):
+        session.predictor = session.fit()
+    predictor = session.predictor
     full = next((m for m in session.known if dict(m.widths) == network.widths), None)
     return ProfileReport(
         fingerprint=session.fingerprint,
@@ -251,7 +244,7 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
         reused=reused,
         failed=failed,
         rows=rows,
-        error=session.recent_error(),
+        error=float(np.mean(session.errors[-RECENT:])) if session.errors else None,
         error_free=float(np.mean(session.free_errors[-RECENT:])) if session.free_errors else None,
         predicted_ms=predictor.latency_ms(network.widths) if predictor else None,
         measured_ms=full.median_ms if full else None,
@@ -260,6 +253,43 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
         stopped_because=stopped + _shortfall(session),
         anew_because=session.variants.anew_because,
     )
+
+
+def _draw(session: _Session, sampler: Sampler, done: set[tuple[tuple[str, int], ...]]) -> dict[str, int] | None:
+    """Widths that have not been measured yet, or None where there are no more."""
+    for _ in range(MOST_TRIES):
+        widths = sampler.draw(session.predictor)
+        key = tuple(sorted(widths.items()))
+        if key not in done:
+            done.add(key)
+            return widths
+    return None
+
+
+def _next(
+    session: _Session, sampler: Sampler, done: set[tuple[tuple[str, int], ...]]
+) -> tuple[dict[str, int], Callable[[], NodesReply]] | None:
+    widths = _draw(session, sampler, done)
+    return None if widths is None else (widths, session.start(widths, sampler.drawn))
+
+
+def _why_stop(session: _Session, failed: int, sampler: Sampler) -> str | None:
+    """Why nothing more is measured, or None."""
+    config, known = session.config, len(session.known)
+    if not session.network.widths and known:
+        return "nothing in the network can be pruned"
+    if known + failed >= config.networks_max:
+        return "as many networks as were asked for"
+    if known < config.networks_min or session.predictor is None:
+        return None
+    error = session.recent_error()
+    if not session.all_errors and session.predictor.calibration.networks:
+        error = session.predictor.calibration.spread  # an earlier session's networks, each left out
+    elif len(session.all_errors) < min(RECENT, config.networks_min // 2):
+        return None
+    if error is not None and error <= config.target_error:
+        return f"predictions are good enough ({error:.1%})"
+    return None
 
 
 def _shortfall(session: _Session) -> str:
@@ -273,7 +303,8 @@ def _shortfall(session: _Session) -> str:
     )
 
 
-def _note(session: _Session, predictor: Predictor | None) -> str:
+def _note(session: _Session) -> str:
+    predictor = session.predictor
     if predictor is None:
         return "the first prediction comes when every family has a row"
     error = session.recent_error()

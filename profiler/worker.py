@@ -19,7 +19,8 @@ import numpy as np
 from lut.errors import BackendError, LatpruneError
 from lut.records import MeasureConfig
 from profiler.backends import BuildSettings, Session, Settings, get_backend
-from profiler.device import cpu_clock_mhz, read_cpu
+from profiler.device import cpu_clock_mhz, read_cpu, usable_cores
+from profiler.pinning import pin
 from profiler.timing import measure, median_ratio, relative_noise, take_turns
 
 Request = Mapping[str, Any]
@@ -34,9 +35,11 @@ class Worker:
     def __init__(self) -> None:
         self._reference_key: tuple[str, str, int, int] | None = None
         self._reference: Session | None = None
+        self._pinned = False
         self._kinds: Mapping[str, Callable[[Request], Reply]] = {
             "time": self.time,
             "nodes": self.nodes,
+            "kernels": self.kernels,
             "outputs": self.outputs,
             "build": self.build,
             "fingerprint": self.fingerprint,
@@ -51,6 +54,10 @@ class Worker:
                 raise BackendError(
                     f"The worker knows no request {request.get('kind')!r}, only {', '.join(self._kinds)}."
                 )
+            if not self._pinned and "threads" in request:
+                usable_cores()  # counted before this process is confined to some
+                pin(request["threads"])
+                self._pinned = True
             return kind(request)
         except LatpruneError as error:
             return {"failure": str(error)}
@@ -104,6 +111,11 @@ class Worker:
             "ratio": median_ratio(whole.samples_ms, compared),
             "clocks_mhz": cpu_clock_mhz(),
         }
+
+    def kernels(self, request: Request) -> Reply:
+        """Compile, and tell what would run."""
+        found = get_backend(request["backend"]).kernels(Path(request["onnx"]), _settings(request))
+        return {"nodes": [asdict(node) for node in found]}
 
     def outputs(self, request: Request) -> Reply:
         """Run once on the inputs of one file, and write the outputs to another, in the order of the names replied."""

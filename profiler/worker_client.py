@@ -1,5 +1,6 @@
 """The parent's end of the worker: starts the child, asks it, and survives whatever happens to it."""
 
+import contextlib
 import json
 import os
 import queue
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -205,7 +206,24 @@ class WorkerClient:
             runs: kept runs of each session.
             reference: taken by turns too.
         """
-        reply = self.request(self._about("nodes", path, config, reference) | {"runs": runs}, config.timeout_s)
+        return self.start_nodes(path, config, runs=runs, reference=reference)()
+
+    def start_nodes(
+        self, path: Path, config: MeasureConfig, *, runs: int = 20, reference: Path | None = None
+    ) -> Callable[[], NodesReply]:
+        """The same without waiting: call what is returned, before anything else is asked, for the reply."""
+        wait = self._start(self._about("nodes", path, config, reference) | {"runs": runs}, config.timeout_s)
+
+        def finish() -> NodesReply:
+            reply = wait()
+            nodes = tuple(NodeTime(**_frozen(node)) for node in reply.pop("nodes", ()))
+            return NodesReply(**_frozen(reply), nodes=nodes)
+
+        return finish
+
+    def kernels(self, path: Path, *, timeout_s: float = 120.0) -> NodesReply:
+        """Compile an ONNX file and tell which nodes would run, without times."""
+        reply = self.request(self._about("kernels", path), timeout_s)
         nodes = tuple(NodeTime(**_frozen(node)) for node in reply.pop("nodes", ()))
         return NodesReply(**_frozen(reply), nodes=nodes)
 
@@ -251,24 +269,32 @@ class WorkerClient:
 
     def request(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Ask the child, starting one where there is none; a reply without a `failure` succeeded."""
+        return self._start(request, timeout_s)()
+
+    def _start(self, request: Mapping[str, Any], timeout_s: float) -> Callable[[], dict[str, Any]]:
+        """Send a request; what is returned waits for its reply."""
         if self._child is None:
             self._child = _Child()
+        child = self._child
         what = " ".join(str(request[key]) for key in ("kind", "onnx") if key in request)
-        try:
-            self._child.send(json.dumps(request))
-            line = self._child.replies.get(timeout=timeout_s)
-        except queue.Empty:
-            self.close(kill=True)
-            return {"failure": f"The worker took longer than {timeout_s:g} s for: {what}. It was stopped."}
-        except OSError:
-            line = None
-        except BaseException:
-            self.close(kill=True)
-            raise
-        if line is None:
-            return {"failure": self._bury(what)}
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        with contextlib.suppress(OSError):  # a child that is gone shows when its reply is waited for
+            child.send(json.dumps(request))
+
+        def wait() -> dict[str, Any]:
+            try:
+                line = child.replies.get(timeout=timeout_s)
+            except queue.Empty:
+                self.close(kill=True)
+                return {"failure": f"The worker took longer than {timeout_s:g} s for: {what}. It was stopped."}
+            except BaseException:
+                self.close(kill=True)
+                raise
+            if line is None:
+                return {"failure": self._bury(what)}
+            reply: dict[str, Any] = json.loads(line)
+            return reply
+
+        return wait
 
     def _bury(self, what: str) -> str:
         """Reap a child that died, and tell how."""

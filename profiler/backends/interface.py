@@ -77,6 +77,7 @@ class NodeTime:
         origin: a tensor of the network as given that the node computes or helps to compute; None when nothing tells.
         origin_by: how that is known: the runtime kept the tensor's name ("output"), the node's name tells ("name"), or
             the node goes with its neighbour ("neighbour": layout changes with the reader, followers with the producer).
+        kernel: what the node runs, the same words at all channel counts (operation, layout, what is fused into it).
     """
 
     name: str
@@ -87,6 +88,7 @@ class NodeTime:
     samples_ms: tuple[float, ...]
     origin: str | None = None
     origin_by: Attribution | None = None
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,9 @@ class Backend(Protocol):
 
     def open_profiled(self, path: Path, settings: Settings) -> ProfiledSession:
         """Load an ONNX file so that each of its nodes is timed."""
+
+    def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
+        """Compile an ONNX file, run nothing, and return the nodes that would run; their times are 0."""
 
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
         """Compile an ONNX file into an engine, written whole or not at all."""

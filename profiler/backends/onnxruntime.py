@@ -12,7 +12,7 @@ from lut.records import Attribute, DeviceFingerprint
 from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
 from profiler.backends.onnxruntime_nodes import join_profile, read_kernels
-from profiler.device import read_cpu
+from profiler.device import affinity, read_cpu
 
 INSTALL = 'pip install "latprune[onnxruntime]"'
 PROVIDER = "CPUExecutionProvider"
@@ -54,7 +54,7 @@ class OnnxRuntime:
     def fingerprint(self, threads: int) -> DeviceFingerprint:
         """This processor and ONNX Runtime's version and settings."""
         cpu = read_cpu()
-        extra: tuple[Attribute, ...] = (("affinity", f"free on {cpu.cores}"), ("processor", cpu.stepping))
+        extra: tuple[Attribute, ...] = (("affinity", affinity(threads)), ("processor", cpu.stepping))
         return DeviceFingerprint(
             device=cpu.name,
             runtime=self.name,

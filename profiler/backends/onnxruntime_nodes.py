@@ -70,13 +70,25 @@ def join_profile(profile: Path, optimised: Path, given: Path, keep: Sequence[int
                 raise BackendError(
                     _mismatch(given, f"{event['name']} stands where {node.op_type} {node.name!r} should")
                 )
-    origins = find_origins(nodes, _read_nodes(given))
+    samples = [
+        tuple((runs[number][place]["dur"] + ROUNDED_DOWN_US) * 1e-3 for number in keep) for place in range(count)
+    ]
+    return _to_times(nodes, given, samples)
+
+
+def read_kernels(optimised: Path, given: Path) -> list[NodeTime]:
+    """The nodes of an optimised graph, without times."""
+    nodes = _read_nodes(optimised)
+    return _to_times(nodes, given, [()] * len(nodes))
+
+
+def _to_times(nodes: Sequence[Any], given: Path, samples: Sequence[tuple[float, ...]]) -> list[NodeTime]:
     times = []
-    for place, node in enumerate(nodes):
-        samples = tuple((runs[number][place]["dur"] + ROUNDED_DOWN_US) * 1e-3 for number in keep)
-        tensor, how = origins[place] or (None, None)
+    for node, own, origin in zip(nodes, samples, find_origins(nodes, _read_nodes(given)), strict=True):
+        tensor, how = origin or (None, None)
+        ms = midmean(own) if own else 0.0
         inputs, outputs = tuple(node.input), tuple(node.output)
-        times.append(NodeTime(node.name, node.op_type, inputs, outputs, midmean(samples), samples, tensor, how))
+        times.append(NodeTime(node.name, node.op_type, inputs, outputs, ms, own, tensor, how, _kernel(node)))
     return times
 
 
@@ -117,13 +129,11 @@ def _spread(found: list[Origin | None], near: Sequence[Sequence[int]]) -> None:
 
 
 def _own_origin(node: Any, tensors: set[str], by_node: dict[str, str]) -> Origin | None:
-    """What the node's own outputs or name tell."""
-    for output in node.output:
-        if output in tensors:
-            return output, "output"
-    for output in node.output:
-        if output in by_node:
-            return by_node[output], "name"
+    """What the node's own name or outputs tell.
+
+    The name comes first: a convolution that took up an addition writes the addition's tensor, but keeps its own name,
+    and of the two branches that meet there it is the one whose time this is.
+    """
     name = node.name
     if name.endswith(BLOCKED):
         for tensor in (name.removesuffix(BLOCKED), name.removesuffix(f"_bn{BLOCKED}")):
@@ -133,7 +143,20 @@ def _own_origin(node: Any, tensors: set[str], by_node: dict[str, str]) -> Origin
         if name in by_node:
             return by_node[name], "name"
         name = name.rpartition("/")[0]
+    for output in node.output:
+        if output in tensors:
+            return output, "output"
+    for output in node.output:
+        if output in by_node:
+            return by_node[output], "name"
     return None
+
+
+def _kernel(node: Any) -> str:
+    """What the node runs: operation, layout, the activation fused into it, and how many inputs it has."""
+    layout = f"{node.domain.rpartition('.')[2]}." if node.domain else ""
+    fused = "".join(f"+{a.s.decode()}" for a in node.attribute if a.name == "activation")
+    return f"{layout}{node.op_type}{fused}/{sum(map(bool, node.input))}"
 
 
 def _fits(event: dict[str, Any], node: Any) -> bool:

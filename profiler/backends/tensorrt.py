@@ -5,7 +5,15 @@ from typing import Any
 
 from lut.errors import BackendError
 from lut.records import DeviceFingerprint
-from profiler.backends.interface import BackendStatus, BuildReport, BuildSettings, ProfiledSession, Session, Settings
+from profiler.backends.interface import (
+    BackendStatus,
+    BuildReport,
+    BuildSettings,
+    NodeTime,
+    ProfiledSession,
+    Session,
+    Settings,
+)
 from profiler.backends.trt_common import build_engine, no_gpu
 from profiler.device import GpuFacts, read_gpu
 
@@ -38,6 +46,10 @@ class TensorRt:
 
     def open_profiled(self, path: Path, settings: Settings) -> ProfiledSession:
         """Refuse: nothing can be timed."""
+        raise _refusal(self.name)
+
+    def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
+        """Refuse: a table of this runtime cannot be made here yet."""
         raise _refusal(self.name)
 
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:

@@ -5,7 +5,15 @@ from typing import Any
 
 from lut.errors import BackendError
 from lut.records import DeviceFingerprint
-from profiler.backends.interface import BackendStatus, BuildReport, BuildSettings, ProfiledSession, Session, Settings
+from profiler.backends.interface import (
+    BackendStatus,
+    BuildReport,
+    BuildSettings,
+    NodeTime,
+    ProfiledSession,
+    Session,
+    Settings,
+)
 from profiler.backends.trt_common import build_engine, no_gpu
 from profiler.device import read_gpu
 
@@ -42,6 +50,10 @@ class TensorRtRtx:
     def open_profiled(self, path: Path, settings: Settings) -> ProfiledSession:
         """Refuse: this runtime tells no time a layer."""
         raise BackendError("TensorRT for RTX tells no time of single layers; measure units or whole networks.")
+
+    def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
+        """Refuse: a table of this runtime cannot be made here yet."""
+        raise self._no_timing()
 
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
         """Compile an ONNX file for the compute capabilities named (several go into one engine).

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from lut import Calibration, calibrate
-from lut.calibration import likely_spread
+from lut.calibration import likely_half
 
 
 def test_nothing_measured_is_nothing_known() -> None:
-    assert calibrate([]) == Calibration()
-    assert likely_spread(Calibration()) >= 0.1
+    assert calibrate(np.zeros(0), np.zeros(0)) == Calibration()
+    assert likely_half(Calibration(), 0.0) >= 0.1
 
 
 def test_few_networks_give_a_scale_only() -> None:
-    found = calibrate([(10.0, 11.0), (20.0, 22.0)])
+    found = calibrate(np.array([10.0, 20.0]), np.array([11.0, 22.0]))
     assert found.scale == pytest.approx(1.1)
     assert (found.overhead_ms, found.networks) == (0.0, 2)
 
@@ -21,7 +21,7 @@ def test_few_networks_give_a_scale_only() -> None:
 def test_overhead_is_recovered() -> None:
     sums = np.linspace(2, 12, 10)
     noise = np.exp(0.01 * np.random.default_rng(0).standard_normal(10))
-    found = calibrate(list(zip(sums, (0.95 * sums + 0.8) * noise, strict=True)))
+    found = calibrate(sums, (0.95 * sums + 0.8) * noise)
     assert found.scale == pytest.approx(0.95, rel=0.03)
     assert found.overhead_ms == pytest.approx(0.8, rel=0.15)
     assert found.spread < 0.03
@@ -31,11 +31,27 @@ def test_one_disturbed_network_does_not_move_the_fit() -> None:
     sums = np.linspace(2, 12, 10)
     measured = 1.05 * sums + 0.5
     measured[4] *= 2
-    found = calibrate(list(zip(sums, measured, strict=True)))
+    found = calibrate(sums, measured)
     assert found.scale == pytest.approx(1.05, rel=0.02)
     assert found.overhead_ms == pytest.approx(0.5, rel=0.1)
 
 
 def test_an_overhead_is_never_negative() -> None:
     sums = np.linspace(2, 12, 10)
-    assert calibrate(list(zip(sums, 1.2 * sums - 0.5, strict=True))).overhead_ms == 0
+    assert calibrate(sums, 1.2 * sums - 0.5).overhead_ms == 0
+
+
+@pytest.mark.parametrize("too", [0.2, 1.0, 5.0])
+def test_intervals_are_stretched_or_shrunk_until_nine_of_ten_networks_lie_inside(too: float) -> None:
+    generator = np.random.default_rng(1)
+    sums = generator.uniform(2, 12, 200)
+    measured = sums * np.exp(0.05 * generator.standard_normal(200))
+    found = calibrate(sums, measured, 1.645 * 0.05 * too * sums)
+    half = likely_half(found, 1.645 * 0.05 * too)
+    assert half == pytest.approx(1.645 * 0.05, rel=0.15)
+
+
+def test_few_networks_do_not_prove_that_intervals_may_be_narrow() -> None:
+    sums = np.array([1.0, 2.0, 3.0])
+    found = calibrate(sums, sums, 0.01 * sums)
+    assert likely_half(found, 0.01) > 0.03

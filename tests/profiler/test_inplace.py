@@ -5,7 +5,7 @@ import torch
 
 from lut.records import MeasureConfig
 from profiler.backends.interface import NodeTime
-from profiler.inplace import SHORTEST_MS, Owners, to_rows, unit_times
+from profiler.inplace import SHORTEST_MS, Kernel, Owners, find_forms, find_kernels, to_rows
 from profiler.network import Network, analyze
 from profiler.timing import relative_noise
 from profiler.worker_client import NodesReply
@@ -18,21 +18,42 @@ def network() -> Network:
     return analyze(SmallNet().eval(), example_inputs())
 
 
-def node(origin: str | None, *samples: float, outputs: tuple[str, ...] = ("made",)) -> NodeTime:
-    return NodeTime("", "Conv", ("read",), outputs, sum(samples) / len(samples), samples, origin)
+def node(origin: str | None, *samples: float, outputs: tuple[str, ...] = ("made",), kernel: str = "") -> NodeTime:
+    return NodeTime("", "Conv", ("read",), outputs, sum(samples) / len(samples), samples, origin, kernel=kernel)
 
 
-def test_a_unit_costs_all_the_nodes_that_it_became() -> None:
+def test_a_units_nodes_are_sorted_by_kind_and_added_up() -> None:
     owners = Owners({"conv": 0, "relu": 0, "pool": 1})
-    nodes = [node("conv", 1.0, 2.0), node("relu", 0.5, 0.5), node("pool", 3.0, 4.0), node(None, 7.0, 7.0)]
-    times, unowned = unit_times(owners, nodes, 0.25, 3)
-    assert times == [[1.0, 2.0], [2.75, 3.75], []]
+    nodes = [
+        *(node("conv", 1.0, 2.0, kernel="Conv"), node("relu", 0.5, 0.5, kernel="Relu")),
+        *(node("pool", 3.0, 4.0, kernel="Pool"), node("pool", 1.0, 1.0, kernel="Pool"), node(None, 7.0, 7.0)),
+    ]
+    kernels, unowned = find_kernels(owners, nodes, 3, 0.25)
+    assert kernels == [
+        [Kernel("Conv", (0.75, 1.75)), Kernel("Relu", (0.25, 0.25))],
+        [Kernel("Pool ×2", (3.5, 4.5))],
+        [],
+    ]
     assert unowned == 6.75
 
 
 def test_what_profiling_adds_never_makes_a_time_negative() -> None:
-    times, _ = unit_times(Owners({"conv": 0}), [node("conv", 0.002, 0.004)], 0.003, 1)
-    assert times[0] == pytest.approx([0.0, 0.001])
+    kernels, _ = find_kernels(Owners({"conv": 0}), [node("conv", 0.002, 0.004)], 1, 0.003)
+    assert kernels[0][0].samples_ms == pytest.approx([0.0, 0.001])
+
+
+def test_a_row_says_what_the_runtime_made_of_the_unit(network: Network) -> None:
+    owners = Owners({"conv": 0})
+    nodes = (node("conv", 1.0, kernel="Conv"), node("conv", 0.5, kernel="Add"))
+    reply = NodesReply(median_ms=1.5, noise=0.01, nodes=nodes, node_overhead_ms=0.0)
+    whole, rows = to_rows(network, owners, network.widths, reply, MeasureConfig(), 1.0)
+    assert rows[0].kernels == (("Add", 0.5), ("Conv", 1.0))
+    assert rows[0].median_ms == 1.5
+    assert rows[1].kernels == (("merged", SHORTEST_MS),)
+    forms = find_forms(network, owners, nodes)
+    assert forms == dict(whole.forms)
+    assert forms[network.units[0].name] == ("Add", "Conv")
+    assert forms[network.units[1].name] == ("merged",)
 
 
 def test_a_unit_that_is_often_too_short_to_see_still_gets_a_row(network: Network) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from lut import LatpruneError, TableFile, open_table, predict
 from profiler.network import Network, analyze
-from profiler.profile import ProfileConfig, is_stepped, profile, sampled_widths
+from profiler.profile import ProfileConfig, is_stepped, profile
 from tests.pruner.example_task import SmallNet, example_inputs
 
 pytest.importorskip("onnxruntime")
@@ -42,17 +42,6 @@ def test_a_second_session_goes_on_where_the_first_was(network: Network, tmp_path
     assert (report.reused, report.measured) == (4, 2)
     report = profile(network, tmp_path / "t.db", config=more)
     assert (report.reused, report.measured) == (6, 0)
-
-
-def test_the_sampled_widths_begin_with_the_unpruned_network_and_are_the_same_for_a_seed() -> None:
-    full = {"a": 64, "b": 24, "c": 3}
-    once, again = sampled_widths(full, 7), sampled_widths(full, 7)
-    drawn = [next(once) for _ in range(40)]
-    assert drawn[0] == full
-    assert drawn == [next(again) for _ in range(40)]
-    assert all(1 <= widths[name] <= size for widths in drawn for name, size in full.items())
-    assert any(is_stepped(widths, full) for widths in drawn[1:])
-    assert any(not is_stepped(widths, full) for widths in drawn)
 
 
 def test_a_backend_that_cannot_measure_here_is_refused(network: Network, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""What the runtime makes of each unit at given widths: compiled there, run never.
+
+A runtime lays out and fuses by the alignment of channel counts, the neighbours' among them, so that a unit becomes now
+one kernel and now four. Compiling a variant tells which; the table prices each kernel.
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from lut.predict import Forms
+from profiler.export import write_onnx
+from profiler.inplace import Owners, find_forms
+from profiler.variants import Variants
+from profiler.worker_client import WorkerClient
+
+log = logging.getLogger(__name__)
+
+
+def compile_forms(
+    variants: Variants, widths: Mapping[str, int], client: WorkerClient, owners: Owners | None = None
+) -> Forms:
+    """Compile the network at these widths and sort its kernels by unit.
+
+    Returns:
+        By unit the form; empty where the runtime cannot tell (it is then guessed by the table), which is logged.
+    """
+    with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
+        path = Path(folder, "variant.onnx")
+        write_onnx(variants.at(variants.widths_removal(widths)), path)
+        reply = client.kernels(path)
+    if reply.failure is not None:
+        log.warning("what the runtime makes of the units is guessed: %s", reply.failure)
+        return {}
+    return find_forms(variants.network, owners or Owners.of(variants), reply.nodes)
