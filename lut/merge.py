@@ -227,7 +227,11 @@ def _new(target: Path, stack: ExitStack) -> TableFile:
         folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
         raise TableError(f"{target} cannot be made: {error.strerror}.\nName a place that can be written") from error
-    return TableFile(Path(stack.enter_context(folder)) / target.name, create=True)
+    draft = Path(stack.enter_context(folder)) / target.name
+    try:
+        return TableFile(draft, create=True)
+    except TableError as error:
+        raise TableError(str(error).replace(str(draft), str(target))) from error
 
 
 def _put(draft: Path, target: Path) -> None:

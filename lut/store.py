@@ -69,7 +69,21 @@ class TableFile:
             if verdict != "ok":
                 raise _damaged(self.path, verdict)
             if version < len(MIGRATIONS):
-                migrate(self._connection)
+                self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring an older file up to date; one that cannot be written is read from a copy in memory."""
+        try:
+            migrate(self._connection)
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+                raise
+            copy = sqlite3.connect(":memory:", isolation_level=None)
+            self._connection.backup(copy)
+            self._connection.close()
+            self._connection = copy
+            migrate(copy)
+            copy.execute("PRAGMA query_only = ON")  # what is added must not vanish with the copy
 
     def close(self) -> None:
         """Close the file; the last process to do so folds the write-ahead log into it."""

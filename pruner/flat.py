@@ -100,7 +100,9 @@ def write_columns(columns: Sequence[Column], path: Path) -> None:
         with replacing(path) as partial:
             (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(columns, partial)
     except OSError as error:
-        raise FlatError(f"{path} cannot be written: {error.strerror or error}.\nName a place that can") from error
+        raise FlatError(
+            f"{path} cannot be written: {error.strerror or error}.\nMake room, or name another place"
+        ) from error
 
 
 def _write_csv(columns: Sequence[Column], path: Path) -> None:

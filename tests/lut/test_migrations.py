@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lut import TableFile, canonical_json, open_table
+from lut import TableError, TableFile, canonical_json, open_table
 from lut.merge import merge
 from lut.schema import APPLICATION_ID, MIGRATIONS
 from tests.lut.examples import CONFIG, CPU, GPU, convolution, network_row, row
@@ -101,6 +101,25 @@ def test_an_older_file_that_cannot_be_migrated_is_left_as_it_was(
         assert connection.execute("SELECT name FROM sqlite_schema WHERE name = 'networks'").fetchall() == []
     with TableFile(path) as file:
         assert file.measurements(CPU) == ROWS
+
+
+def test_an_older_file_that_cannot_be_written_is_read_all_the_same_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_older(tmp_path / "t.db", 2)
+    before = path.read_bytes()
+
+    def connect(found: Path) -> sqlite3.Connection:
+        return sqlite3.connect(f"{found.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+
+    monkeypatch.setattr("lut.store._connect", connect)
+    with TableFile(path) as file:
+        assert file.measurements(CPU) == ROWS
+        assert file.networks(CPU) == []
+        with pytest.raises(TableError, match="cannot be written"):
+            file.add_measurements(CPU, ROWS)
+        assert file.measurements(CPU) == ROWS
+    assert path.read_bytes() == before
 
 
 def test_migrations_that_were_released_stay_as_they_are() -> None:

@@ -54,7 +54,7 @@ def run(request: dict[str, Any], network: Network, variants: Variants, events: I
     config = ProfileConfig(networks_min=count, networks_max=count, target_error=0.0, runs=4)
     with (
         mock.patch("profiler.worker_client._Child", Child),
-        mock.patch("profiler.profile.prepare", return_value=variants),
+        mock.patch.object(sys.modules["profiler.profile"], "prepare", return_value=variants),
     ):
         try:
             report = profile(network, Path(request["table"]), config=config, progress=show)

@@ -1,5 +1,7 @@
 """Timing a table's rows anew: on a machine that is made up, where the truth is known, and once on the real one."""
 
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,7 +166,8 @@ def test_an_unchanged_machine_is_checked_and_has_nothing_to_adopt(
     Machine(CPU).install(monkeypatch)
     report = recheck(network, table, config=RecheckConfig(rows=7, networks=2))
     assert report.old == report.new
-    assert (report.verdict.kind, report.verdict.comparison.count, len(report.runs)) == ("holds", 7, 3)
+    assert (report.verdict.kind, report.verdict.comparison.count) == ("holds", 7)
+    assert len(report.runs) == math.ceil(2 * 7 / len(network.units))
     with pytest.raises(ValueError, match="another fingerprint"):
         adopt_rows(table, report)
 
@@ -195,7 +198,7 @@ def test_a_real_run_times_the_rows_that_the_table_holds(
     pytest.importorskip("onnxruntime")
     variants = prepare(network)
     for module in ("profile", "recheck"):
-        monkeypatch.setattr(f"profiler.{module}.prepare", lambda _: variants)
+        monkeypatch.setattr(sys.modules[f"profiler.{module}"], "prepare", lambda _: variants)
     profile(network, tmp_path / "t.db", config=ProfileConfig(networks_min=3, networks_max=3, target_error=0, runs=4))
     events: list[str] = []
     config = RecheckConfig(rows=6, networks=2, runs=4)
