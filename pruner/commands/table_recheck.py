@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lut import DeviceFingerprint
+from lut import DeviceFingerprint, TableFile
 from pruner.commands.options import (
     Batch,
     Capability,
@@ -61,6 +61,7 @@ def recheck(
         return fits(fingerprint, chosen) and fingerprint.key.startswith(key or "")
 
     with working() as progress:
+        TableFile(path).close()  # before the network is traced, which takes longer
         from profiler.recheck import RecheckConfig, adopt_rows
         from profiler.recheck import recheck as run
 
