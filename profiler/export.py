@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lut.errors import LatpruneError
+from profiler.export_graph import fold, tidy
 from profiler.trace import undisturbed, without_fusing
 
 
@@ -35,17 +37,34 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def to_onnx(model: nn.Module, inputs: Sequence[Any], *, optimize: bool = True) -> onnx.ModelProto:
-    """Export `model(*inputs)` in eval mode, shapes fixed to those of the inputs.
+def to_onnx(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
+    """Export `model(*inputs)` in eval mode, shapes fixed to those of the inputs, constants and BatchNorm folded.
 
     Args:
         model: left as it was.
         inputs: positional arguments.
-        optimize: fold constants and BatchNorm; without, every parameter stays under its own name.
 
     Raises:
         LatpruneError: the exporter cannot translate the network; the message is the exporter's.
     """
+    graph = _exported(model, inputs, optimize=True)
+    tidy(graph)
+    return onnx_ir.to_proto(graph)
+
+
+def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
+    """Export with every parameter under its own name, all else folded, and nodes that do not hang on any width.
+
+    Raises:
+        LatpruneError: as `to_onnx`.
+    """
+    graph = _exported(model, inputs, optimize=False)
+    fold(graph)
+    tidy(graph)
+    return onnx_ir.to_proto(graph)
+
+
+def _exported(model: nn.Module, inputs: Sequence[Any], *, optimize: bool) -> onnx_ir.Model:
     with undisturbed(model), without_fusing(), _quiet():
         model.eval()
         try:
@@ -55,7 +74,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Any], *, optimize: bool = True) -
             raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {first}") from error
         if program is None:
             raise LatpruneError("PyTorch's exporter gave no ONNX program.")
-        return program.model_proto
+        return program.model
 
 
 def write_onnx(proto: onnx.ModelProto, path: Path) -> None:

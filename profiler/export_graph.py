@@ -1,0 +1,122 @@
+"""Make an exported graph plain: constants as initialisers, sizes written out, and nothing in it that serves no purpose.
+
+What is left out stems from the way in which PyTorch lays tensors in memory, or does nothing at the widths exported.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+import onnx_ir
+from onnx_ir.convenience import get_const_tensor
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnxscript import optimizer
+
+KEPT_WHOLE = "latprune.kept"
+"""Stands for the domain of nodes that the folding of constants is not to look at."""
+
+
+def fold(model: onnx_ir.Model) -> None:
+    """Fold constants but no parameters, in place, so that nodes stay the same ones at any widths."""
+    parameters = set(model.graph.initializers)
+
+    def foldable(node: onnx_ir.Node) -> bool | None:
+        return False if any(value is not None and value.name in parameters for value in node.inputs) else None
+
+    with _kept_whole(model):
+        optimizer.fold_constants(model, should_fold=foldable)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    for node in list(model.graph):
+        if node.op_type == "Split" and "num_outputs" in node.attributes:
+            _write_sizes(node)
+
+
+@contextlib.contextmanager
+def _kept_whole(model: onnx_ir.Model) -> Iterator[None]:
+    """No reshape or expansion of what is computed is left out meanwhile, though it does nothing at these widths."""
+    live = {id(value) for value in [*model.graph.inputs, *model.graph.initializers.values()]}
+    kept: list[tuple[onnx_ir.Node, str]] = []
+    for node in model.graph:
+        contents = () if node.op_type in {"Shape", "Size"} else node.inputs[: 1 if node.op_type == "CastLike" else None]
+        if any(id(value) in live for value in contents):
+            live.update(map(id, node.outputs))
+            if node.op_type in {"Reshape", "Expand"} and id(node.inputs[0]) in live:
+                kept.append((node, node.domain))
+                node.domain = KEPT_WHOLE
+    try:
+        yield
+    finally:
+        for node, domain in kept:
+            node.domain = domain
+
+
+def _write_sizes(node: onnx_ir.Node) -> None:
+    """Give a split into a number of parts the parts' sizes."""
+    lengths = _lengths(node.inputs[0])
+    if lengths is None:
+        return
+    length, parts = lengths[node.attributes.get_int("axis") or 0], len(node.outputs)
+    each = -(-length // parts)
+    _give(node, 1, [each] * (parts - 1) + [length - each * (parts - 1)])
+    node.attributes.pop("num_outputs")
+
+
+def tidy(model: onnx_ir.Model) -> None:
+    """Leave out what does nothing, in place.
+
+    A weight is not repeated for each matrix that it is multiplied with, and a tensor whose strides alone are set anew
+    (`as_strided`, written as a look-up of every single element) is taken as it is.
+    """
+    for node in list(model.graph):
+        if node.op_type == "MatMul":
+            _multiply_once(node, 0, 1)
+            _multiply_once(node, 1, 0)
+        elif node.op_type == "Gather":
+            _reshape_only(node)
+    optimizer.remove_unused_nodes(model)
+
+
+def _multiply_once(node: onnx_ir.Node, own: int, other: int) -> None:
+    """Take what an expansion repeats, where the product repeats it anyway."""
+    source = node.inputs[own]
+    made = source.producer() if source is not None else None
+    if made is None or made.op_type != "Expand":
+        return
+    before, after, partner = _lengths(made.inputs[0]), _lengths(source), _lengths(node.inputs[other])
+    if before and after and partner and len(before) > 1 and before[-2:] == after[-2:] and partner[:-2] == after[:-2]:
+        node.replace_input_with(own, made.inputs[0])
+
+
+def _reshape_only(node: onnx_ir.Node) -> None:
+    """Make a look-up of all elements, one after the other, a reshape."""
+    flat, places = node.inputs
+    index = get_const_tensor(places) if places is not None else None
+    made = flat.producer() if flat is not None else None
+    if index is None or made is None or made.op_type != "Reshape" or (node.attributes.get_int("axis") or 0):
+        return
+    sizes, lengths = get_const_tensor(made.inputs[1]) if made.inputs[1] is not None else None, _lengths(made.inputs[0])
+    if sizes is None or sizes.numpy().tolist() != [-1] or lengths is None or prod(lengths) != index.size:
+        return
+    if np.array_equal(index.numpy().reshape(-1), np.arange(index.size)):
+        node.op_type = "Reshape"
+        node.attributes.pop("axis", None)
+        node.replace_input_with(0, made.inputs[0])
+        _give(node, 1, list(index.numpy().shape))
+
+
+def _lengths(value: onnx_ir.Value | None) -> list[int] | None:
+    """A value's shape, or None where it is not known."""
+    if value is None or value.shape is None:
+        return None
+    return list(value.shape.numpy()) if value.shape.is_static() else None
+
+
+def _give(node: onnx_ir.Node, position: int, numbers: list[int]) -> None:
+    """Make numbers an input of a node."""
+    constant = onnx_ir.tensor(np.asarray(numbers, dtype=np.int64))
+    given = onnx_ir.val(f"{node.outputs[0].name}_given_{position}", const_value=constant)
+    assert node.graph is not None
+    node.graph.register_initializer(given)
+    node.resize_inputs(max(len(node.inputs), position + 1))
+    node.replace_input_with(position, given)
