@@ -5,6 +5,7 @@ so compilers use simple rules, and what they reach lies above the peak of the li
 TensorRT for RTX was found to take the better of (docs/memory.md).
 """
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,20 +39,21 @@ def live_peak(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
     return peak
 
 
-def first_fit(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
-    """Bytes needed when each tensor in order of birth takes the lowest gap that is large enough; spans as above."""
+def best_fit(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+    """Bytes needed when each tensor in order of birth takes the narrowest gap that is large enough; spans as above."""
     live: list[tuple[int, int, int]] = []
     peak = 0
     for number in sorted(range(len(sizes)), key=lambda number: spans[number][0]):
         first, last = spans[number]
         live = [block for block in live if block[2] >= first]
-        size, place = sizes[number], 0
-        for start, end, _ in live:
-            if start - place >= size:
-                break
-            place = max(place, end)
-        live.append((place, place + size, last))
-        live.sort()
+        size, end, place, narrowest = sizes[number], 0, -1, 0
+        for start, stop, _ in live:
+            gap = start - end
+            if gap >= size and (place < 0 or gap < narrowest):
+                place, narrowest = end, gap
+            end = stop
+        place = end if place < 0 else place
+        insort(live, (place, place + size, last))
         peak = max(peak, place + size)
     return peak
 
@@ -70,4 +72,4 @@ def shared_slots(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
 
 def packed_bytes(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
     """The smaller of the two layouts; never below `live_peak`."""
-    return min(first_fit(sizes, spans), shared_slots(sizes, spans))
+    return min(best_fit(sizes, spans), shared_slots(sizes, spans))

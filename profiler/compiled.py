@@ -1,8 +1,9 @@
 """The memory of a traced network as a compiler lays it out: kernels fused, tensors packed, as functions of widths."""
 
 from lut.memory import Liveness, MemoryRules
-from profiler.fusion import Kind, Operation, live_tensors
+from profiler.fusion import Kind, Operation
 from profiler.groups import Structure
+from profiler.lifetimes import lifetimes
 from profiler.liveness import activation_bytes, border_bytes, weights_bytes
 from profiler.rules import is_elementwise
 from profiler.trace import Step, Trace
@@ -24,7 +25,7 @@ def compiled_liveness(structure: Structure, rules: MemoryRules) -> Liveness:
     leaving = {lowered.root(index) for index in trace.outputs}
     contracted = {v for op in lowered.operations if op.kind == "contraction" for v in op.inputs}
     images = [v for v in trace.inputs if v in contracted and len(trace.values[v].shape) == 4]
-    found = live_tensors(
+    found = lifetimes(
         lowered.operations,
         {number: value.shape for number, value in enumerate(trace.values)},
         entering=[v for v in images if trace.values[v].shape[1] > 1],

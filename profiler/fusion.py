@@ -1,4 +1,4 @@
-"""Which tensors a compiler keeps: it fuses operations into kernels, and only what passes between kernels is memory.
+"""Which operations a compiler fuses into one kernel: only what passes between kernels is memory.
 
 The rules are those of TensorRT for RTX, read from its own list of kernels (docs/memory.md). They speak of operations by
 kind, so that a trace and an ONNX graph are fused by the same lines.
@@ -30,17 +30,18 @@ class Operation:
     outputs: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Lifetime:
-    """A tensor that stands in memory, and the kernels during which it does, both inclusive."""
+@dataclass(eq=False)
+class Kernel:
+    """Operations that run as one.
 
-    value: int
-    first: int
-    last: int
+    Attributes:
+        operations: their numbers, in the order in which they run.
+        contracts: the first of them is a contraction.
+        closed: nothing more joins it.
+        generated: it is written for the occasion, and no library's.
+        tail: the value at its end.
+    """
 
-
-@dataclass
-class _Kernel:
     operations: list[int] = field(default_factory=list)
     contracts: bool = False
     closed: bool = False
@@ -52,8 +53,8 @@ class _Fuser:
     def __init__(self, operations: Sequence[Operation], leaving: Collection[int]) -> None:
         self.operations = operations
         self.leaving = leaving
-        self.kernels: list[_Kernel] = []
-        self.maker: dict[int, _Kernel] = {}
+        self.kernels: list[Kernel] = []
+        self.maker: dict[int, Kernel] = {}
         self.readers: dict[int, list[int]] = defaultdict(list)
         for number, operation in enumerate(operations):
             for value in dict.fromkeys(operation.inputs):
@@ -64,11 +65,11 @@ class _Fuser:
         return len(self.readers[value]) == 1 and value not in self.leaving
 
     def start(self, number: int, *, contracts: bool = False, closed: bool = False) -> None:
-        kernel = _Kernel(contracts=contracts, closed=closed, generated=not (contracts or closed))
+        kernel = Kernel(contracts=contracts, closed=closed, generated=not (contracts or closed))
         self.kernels.append(kernel)
         self.append(kernel, number)
 
-    def append(self, kernel: _Kernel, number: int) -> None:
+    def append(self, kernel: Kernel, number: int) -> None:
         kernel.operations.append(number)
         outputs = self.operations[number].outputs
         kernel.tail = outputs[0]
@@ -128,7 +129,7 @@ class _Fuser:
     def generate(self, number: int) -> None:
         """Merge the generated kernels that make an operand for this operation alone."""
         operation = self.operations[number]
-        merged: list[_Kernel] = []
+        merged: list[Kernel] = []
         for value in dict.fromkeys(operation.inputs):
             kernel = self.maker.get(value)
             free = kernel is not None and not kernel.closed and not kernel.contracts and kernel.tail == value
@@ -145,78 +146,11 @@ class _Fuser:
         host.operations.sort()
         self.append(host, number)
 
-    def is_lazy(self, kernel: _Kernel) -> bool:
-        """Whether a kernel only takes a tensor apart: each part is copied out when it is first needed."""
-        return [self.operations[number].kind for number in kernel.operations] == ["split"]
 
-    def homes(self) -> dict[int, int]:
-        """Where values lie that are written straight into a concatenation: those that convolutions and pools make."""
-        found: dict[int, int] = {}
-        for kernel in self.kernels:
-            if [self.operations[number].kind for number in kernel.operations] != ["join"]:
-                continue
-            join = self.operations[kernel.operations[0]]
-            for value in join.inputs:
-                maker = self.maker.get(value)
-                if maker is not None and not maker.generated and join.outputs[0] not in self.leaving:
-                    found.setdefault(value, join.outputs[0])
-        return found
-
-    def lifetimes(self, entering: Collection[int], turned: Collection[int]) -> list[Lifetime]:
-        homes = self.homes()
-        order = sorted((k for k in self.kernels if not self.is_lazy(k)), key=lambda kernel: kernel.operations[-1])
-        place = {id(kernel): 2 * number + 2 for number, kernel in enumerate(order)}
-        runs_in = {number: kernel for kernel in self.kernels for number in kernel.operations}
-
-        def times(value: int, own: _Kernel | None) -> list[int]:
-            """When kernels other than its own read a value; what is taken apart is read when its parts are."""
-            found: list[int] = []
-            for number in self.readers[value]:
-                kernel = runs_in[number]
-                if kernel is own:
-                    continue
-                if id(kernel) in place:
-                    found.append(place[id(kernel)])
-                else:
-                    parts = [times(part, kernel) for part in self.operations[number].outputs]
-                    found += [min(part) - 1 for part in parts if part]
-            return found
-
-        spans: dict[int, tuple[int, int]] = {value: (0, max(times(value, None), default=0)) for value in entering}
-        for number, operation in enumerate(self.operations):
-            kernel = runs_in[number]
-            for value in operation.outputs:
-                read = times(value, kernel)
-                if value in self.leaving:
-                    if value not in turned or not kernel.contracts:
-                        continue
-                    read = [*read, place[id(kernel)] + 1]
-                if not read:
-                    continue
-                born = place[id(kernel)] if id(kernel) in place else min(read) - 1
-                home = homes.get(value, value)
-                first, last = spans.get(home, (born, born))
-                spans[home] = (min(first, born), max(last, *read))
-        return sorted((Lifetime(value, *span) for value, span in spans.items()), key=lambda life: life.first)
-
-
-def live_tensors(
-    operations: Sequence[Operation],
-    shapes: Mapping[int, tuple[int, ...]],
-    *,
-    entering: Collection[int] = (),
-    leaving: Collection[int] = (),
-    turned: Collection[int] = (),
-) -> list[Lifetime]:
-    """Tell which tensors stand in memory when a compiler has fused a network, and when, in order of birth.
-
-    Args:
-        operations: in the order in which they run.
-        shapes: of each value.
-        entering: the network's inputs that are copied into another layout first.
-        leaving: the network's outputs: they are the caller's memory.
-        turned: those of them that a contraction makes in another layout, and which are copied out.
-    """
+def fuse(
+    operations: Sequence[Operation], shapes: Mapping[int, tuple[int, ...]], leaving: Collection[int] = ()
+) -> list[Kernel]:
+    """Fuse operations, given in the order in which they run; `leaving` are the network's outputs."""
     fuser = _Fuser(operations, leaving)
     fuser.run(shapes)
-    return fuser.lifetimes(entering, turned)
+    return fuser.kernels

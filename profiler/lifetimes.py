@@ -1,0 +1,147 @@
+"""When each tensor stands in memory: the kernels of a fused network in the order in which they run."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from profiler.fusion import Kernel, Operation, fuse
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A tensor that stands in memory, and the times between which it does, both inclusive."""
+
+    value: int
+    first: int
+    last: int
+
+
+def lifetimes(
+    operations: Sequence[Operation],
+    shapes: Mapping[int, tuple[int, ...]],
+    *,
+    entering: Collection[int] = (),
+    leaving: Collection[int] = (),
+    turned: Collection[int] = (),
+) -> list[Lifetime]:
+    """Tell which tensors stand in memory when a compiler has fused a network, and when, in order of birth.
+
+    Args:
+        operations: in the order in which they run.
+        shapes: of each value.
+        entering: the network's inputs that are copied into another layout first.
+        leaving: the network's outputs: they are the caller's memory.
+        turned: those of them that a contraction makes in another layout, and which are copied out.
+    """
+    schedule = _Schedule(operations, shapes, leaving)
+    spans = {value: (0, max(schedule.reads(value), default=0)) for value in entering}
+
+    def extend(value: int, *times: int) -> None:
+        spans[value] = (min(spans.get(value, times)[0], *times), max(spans.get(value, times)[-1], *times))
+
+    for operation in operations:
+        for value in operation.outputs:
+            read = schedule.reads(value)
+            born = schedule.time_made(value, read)
+            home = schedule.homes.get(value, value)
+            if value in leaving:
+                if value in turned and schedule.maker[value].contracts:
+                    extend(value, born, born + 1, *read)
+            elif value in schedule.moved:
+                extend(value, born, born + 1)
+                extend(home, born + 1, *read)
+            elif read:
+                extend(home, born, *read)
+    return sorted((Lifetime(value, *span) for value, span in spans.items()), key=lambda life: life.first)
+
+
+class _Schedule:
+    """The kernels in order of their running: each right before it is needed, from the last output back.
+
+    Kernels run at even times; at the odd ones before them tensors are copied out of those that they are parts of, or
+    into them. Concatenations of what kernels make need no kernel: they are written in place.
+    """
+
+    def __init__(
+        self, operations: Sequence[Operation], shapes: Mapping[int, tuple[int, ...]], leaving: Collection[int]
+    ) -> None:
+        self.operations = operations
+        self.shapes = shapes
+        self.leaving = leaving
+        kernels = fuse(operations, shapes, leaving)
+        self.runs_in = {number: kernel for kernel in kernels for number in kernel.operations}
+        self.maker = {v: self.runs_in[n] for n, operation in enumerate(operations) for v in operation.outputs}
+        self.readers: dict[int, list[int]] = defaultdict(list)
+        for number, operation in enumerate(operations):
+            for value in dict.fromkeys(operation.inputs):
+                self.readers[value].append(number)
+        self.homes: dict[int, int] = {}
+        self.moved: set[int] = set()
+        self.needless = {kernel for kernel in kernels if self.is_only(kernel, "split")}
+        for kernel in kernels:
+            if self.is_only(kernel, "join"):
+                self.place_parts(kernel)
+        self.time = {kernel: 2 * number + 2 for number, kernel in enumerate(self.in_order(kernels))}
+
+    def is_only(self, kernel: Kernel, kind: str) -> bool:
+        return [self.operations[number].kind for number in kernel.operations] == [kind]
+
+    def place_parts(self, kernel: Kernel) -> None:
+        """Let what goes into a concatenation be written straight there, unless it was generated or leaves.
+
+        A sum is written where its operand of the same shape lies; where that is elsewhere, the sum is copied.
+        """
+        join = self.operations[kernel.operations[0]]
+        home = join.outputs[0]
+        if home in self.leaving or any(v not in self.maker or self.maker[v].generated for v in join.inputs):
+            return
+        self.needless.add(kernel)
+        for value in sorted(set(join.inputs) - self.homes.keys()):
+            self.homes[value] = home
+            added = {v for n in self.maker[value].operations[1:] for v in self.operations[n].inputs}
+            outside = {v for v in added if v in self.maker and self.maker[v] is not self.maker[value]}
+            if any(self.shapes[v] == self.shapes[value] and self.homes.get(v) != home for v in outside):
+                self.moved.add(value)
+
+    def in_order(self, kernels: Sequence[Kernel]) -> Iterator[Kernel]:
+        done: set[Kernel] = set()
+        ends = [kernel for kernel in kernels if any(v in self.leaving for v in self.made(kernel))]
+        waiting = [*reversed(kernels), *ends]
+        while waiting:
+            kernel = waiting[-1]
+            before = [maker for maker in self.makers(kernel) if maker not in done]
+            if before:
+                waiting.extend(reversed(before))
+                continue
+            waiting.pop()
+            if kernel not in done:
+                done.add(kernel)
+                if kernel not in self.needless:
+                    yield kernel
+
+    def made(self, kernel: Kernel) -> list[int]:
+        return [value for number in kernel.operations for value in self.operations[number].outputs]
+
+    def makers(self, kernel: Kernel) -> list[Kernel]:
+        """The kernels that make what a kernel reads."""
+        values = [value for number in kernel.operations for value in self.operations[number].inputs]
+        found = dict.fromkeys(self.maker[value] for value in values if value in self.maker)
+        return [maker for maker in found if maker is not kernel]
+
+    def reads(self, value: int) -> list[int]:
+        """When kernels other than its own read a value; of one that is taken apart, when its parts are copied out."""
+        found: list[int] = []
+        for number in self.readers[value]:
+            kernel = self.runs_in[number]
+            if kernel is self.maker.get(value):
+                continue
+            if kernel not in self.needless:
+                found.append(self.time[kernel])
+            elif self.operations[number].kind == "split":
+                parts = [self.reads(part) for part in self.operations[number].outputs]
+                found += [min(part) - 1 for part in parts if part]
+        return found
+
+    def time_made(self, value: int, read: Sequence[int]) -> int:
+        kernel = self.maker[value]
+        return self.time[kernel] if kernel in self.time else min(read, default=1) - 1
