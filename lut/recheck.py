@@ -123,17 +123,18 @@ class Verdict:
     comparison: Comparison
 
 
-def pair_up(old: Iterable[Measurement], new: Iterable[Measurement], *, forms: bool = True) -> Pairs:
+def pair_up(old: Sequence[Measurement], new: Sequence[Measurement], *, forms: bool = True) -> Pairs:
     """Pair units' rows of the same spec, place and cache; failures have no part in it.
 
     Args:
         old: rows of any specs, several of one spec taken together by their median.
         new: rows likewise.
-        forms: keep rows apart for which the runtime told that it ran other kernels.
+        forms: keep rows apart for which the runtime told that it ran other kernels, if all rows tell.
     """
+    told = forms and all(row.kernels for side in (old, new) for row in side if row.failure is None)
 
     def key(row: Measurement) -> Hashable:
-        return (row.spec, row.place, row.config.cache, row.form if forms else ())
+        return (row.spec, row.place, row.config.cache, row.form if told else ())
 
     return _pair(((key(row), row) for row in old), ((key(row), row) for row in new))
 

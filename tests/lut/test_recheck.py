@@ -113,6 +113,15 @@ def test_pairs_are_of_the_same_spec_place_and_cache_and_failures_have_no_part() 
     assert (found.old_ms.tolist(), found.new_ms.tolist()) == ([2.0], [4.0])
 
 
+def test_rows_that_ran_other_kernels_are_no_pair_but_those_that_tell_none_are() -> None:
+    here = row((8, 8), 1.0)
+    one, other = (replace(here, kernels=((name, 1.0),)) for name in ("direct", "winograd"))
+    assert compare(pair_up([one], [other])) is None
+    for old, new in ((one, one), (here, other), (one, here)):
+        assert pair_up([old], [new]).old_ms.tolist() == [1.0]
+    assert pair_up([one], [other], forms=False).old_ms.tolist() == [1.0]
+
+
 def test_networks_are_paired_by_widths() -> None:
     old = [network_row({"a": 8}, 2.0), network_row({"a": 4}, 1.0)]
     new = [network_row({"a": 8}, 3.0), network_row({"a": 2}, 1.0), network_row({"a": 4}, 1.0, failure="crash")]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lut import Measurement, TableFile, UnitFamily
-from lut.recheck import adopt
+from lut import DeviceFingerprint, Measurement, TableFile, UnitFamily
+from lut.recheck import adopt, compare, judge, pair_networks, pair_up
+from profiler.recheck import RecheckReport
 from pruner.commands.table_show import tell_apart
 from pruner.main import app
 from tests.lut.examples import CONFIG, CPU, GPU, convolution, network_row, row, sampled, staircase
@@ -181,6 +183,50 @@ def test_plot_chooses_families_by_text_or_key(table: Path, tmp_path: Path) -> No
     done = call("table", "plot", table, "--out", tmp_path / "t.svg", "--family", "abacus")
     assert done.exit_code == 2
     assert "no family of" in done.stderr
+
+
+def report_of(factor: float, new: DeviceFingerprint) -> RecheckReport:
+    """What a recheck of 20 rows finds where all are slower by a factor."""
+    old = [row((8 * number, 8), 0.1 * number) for number in range(1, 21)]
+    pairs = pair_up(old, [replace(found, median_ms=factor * (found.median_ms or 0)) for found in old])
+    whole = pair_networks([network_row({"g": 4}, 3.0)], [network_row({"g": 4}, 3.0 * factor)])
+    networks = compare(whole)
+    assert networks is not None
+    return RecheckReport(CPU, new, judge(pairs, whole), pairs, networks, 87, 1, (), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "new", "verdict", "code", "adopted"),
+    [
+        (1.0, NEWER, "holds", 0, 87),
+        (1.0, CPU, "holds", 0, 0),
+        (1.2, NEWER, "holds up to a factor", 1, 0),
+    ],
+)
+def test_recheck_says_whether_rows_hold_and_adopts_only_those(
+    factor: float,
+    new: DeviceFingerprint,
+    verdict: str,
+    code: int,
+    adopted: int,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pruner.commands.table_recheck.find_task", lambda *_: None)
+    monkeypatch.setattr("pruner.commands.table_recheck.analyze_task", lambda _: None)
+    monkeypatch.setattr(sys.modules["profiler.recheck"], "recheck", lambda *_, **__: report_of(factor, new))
+    done = call("table", "recheck", table, "net.py", "--adopt", "--json")
+    assert done.exit_code == code, done.output
+    found = json.loads(done.stdout)
+    assert (found["verdict"], found["adopted"]) == (verdict, adopted)
+    assert (found["compared"], len(found["rows"])) == (20, 20)
+    assert found["ratio"] == pytest.approx(factor)
+    with TableFile(table) as file:
+        assert file.fingerprints() == ([CPU, NEWER] if adopted else [CPU])
+    assert ("were adopted under" if adopted else "nothing was adopted") in done.stderr
+    text = call("table", "recheck", table, "net.py").stdout
+    for part in (f"verdict: {verdict}", "20 of 20 within noise" if factor == 1 else "0 of 20 within noise"):
+        assert part in text
 
 
 DAMAGED = {"a text": b"hello", "nothing": b"", "a truncated table": None}
