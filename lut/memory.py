@@ -1,9 +1,12 @@
 """What memory a network needs at given widths: weights, the peak of live activations, workspace, and traffic."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lut.packing import live_peak, packed_bytes
 from lut.records import Coordinate
@@ -64,6 +67,11 @@ class MemoryRules:
     align_bytes: int = 1
     workspace_bytes: int = 0
 
+    def peak_bytes(self, sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+        """What tensors need that live from their first to their last step, both inclusive."""
+        rounded = [-(-size // self.align_bytes) * self.align_bytes for size in sizes]
+        return packed_bytes(rounded, spans) if self.packed else live_peak(rounded, spans)
+
 
 @dataclass(frozen=True)
 class Liveness:
@@ -85,15 +93,60 @@ class Liveness:
 
     def at(self, widths: Mapping[str, int], workspace_bytes: int = 0) -> Memory:
         """The memory at the groups' widths, with any workspace beyond the rules' own."""
-        sizes = [tensor.at(widths) for tensor in self.activations]
-        align = self.rules.align_bytes
-        rounded = [-(-size // align) * align for size in sizes]
-        peak = (packed_bytes if self.rules.packed else live_peak)(rounded, self.spans)
-        weights = sum(tensor.at(widths) for tensor in self.weights)
-        traffic = weights + 2 * sum(sizes) + sum(tensor.at(widths) for tensor in self.borders)
-        return Memory(weights, peak, self.rules.workspace_bytes + workspace_bytes, traffic)
+        return self.at_many([widths], workspace_bytes)[0]
+
+    def at_many(self, widths: Sequence[Mapping[str, int]], workspace_bytes: int = 0) -> list[Memory]:
+        """The memory at each of several widths: about a millisecond each where a compiler's layout is counted."""
+        activations = self._activations.at(widths)
+        weights = self._weights.at(widths).sum(axis=1)
+        traffic = weights + 2 * activations.sum(axis=1) + self._borders.at(widths).sum(axis=1)
+        workspace = self.rules.workspace_bytes + workspace_bytes
+        return [
+            Memory(int(weights[number]), self.rules.peak_bytes(sizes, self.spans), workspace, int(traffic[number]))
+            for number, sizes in enumerate(activations.tolist())
+        ]
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
         """First and last step of each activation."""
         return tuple((tensor.first, tensor.last) for tensor in self.activations)
+
+    @cached_property
+    def _activations(self) -> "_Sizes":
+        return _Sizes(self.activations)
+
+    @cached_property
+    def _weights(self) -> "_Sizes":
+        return _Sizes(self.weights)
+
+    @cached_property
+    def _borders(self) -> "_Sizes":
+        return _Sizes(self.borders)
+
+
+class _Sizes:
+    """The sizes of many tensors at once: each distinct coordinate is counted once."""
+
+    def __init__(self, tensors: Sequence[TensorBytes]) -> None:
+        one = Coordinate((), 1)
+        coordinates = dict.fromkeys([one, *(c for tensor in tensors for c in tensor.coordinates)])
+        place = {coordinate: number for number, coordinate in enumerate(coordinates)}
+        self._groups = tuple(dict.fromkeys(group for c in coordinates for group, _ in c.terms))
+        self._counts = np.zeros((len(self._groups), len(coordinates)), dtype=np.int64)
+        for coordinate, number in place.items():
+            for group, count in coordinate.terms:
+                self._counts[self._groups.index(group), number] += count
+        self._constants = np.array([coordinate.constant for coordinate in coordinates], dtype=np.int64)
+        most = max((len(tensor.coordinates) for tensor in tensors), default=0)
+        factors = [
+            [place[c] for c in tensor.coordinates] + [0] * (most - len(tensor.coordinates)) for tensor in tensors
+        ]
+        self._factors = np.array(factors, dtype=np.int64).reshape(len(tensors), most)
+        self._each = np.array([tensor.bytes_each for tensor in tensors], dtype=np.int64)
+
+    def at(self, widths: Sequence[Mapping[str, int]]) -> NDArray[np.int64]:
+        """Bytes, `[widths, tensors]`."""
+        kept = np.array([[each[group] for group in self._groups] for each in widths], dtype=np.int64)
+        lengths = kept.reshape(len(widths), len(self._groups)) @ self._counts + self._constants
+        sizes: NDArray[np.int64] = lengths[:, self._factors].prod(axis=2) * self._each
+        return sizes

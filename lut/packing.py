@@ -7,18 +7,6 @@ TensorRT for RTX was found to take the better of (docs/memory.md).
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-
-@dataclass
-class _Slot:
-    """A piece of memory that tensors share, one after another."""
-
-    size: int
-    taken: list[tuple[int, int]] = field(default_factory=list)
-
-    def is_free(self, first: int, last: int) -> bool:
-        return all(end < first or start > last for start, end in self.taken)
 
 
 def live_peak(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
@@ -60,14 +48,19 @@ def best_fit(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
 
 def shared_slots(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
     """Bytes needed when each tensor, the largest first, takes a slot that is free all its life, or a new one."""
-    slots: list[_Slot] = []
+    slots: list[int] = []
+    taken: list[int] = []
     for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], spans[number][0])):
-        slot = next((slot for slot in slots if slot.is_free(*spans[number])), None)
-        if slot is None:
-            slot = _Slot(sizes[number])
-            slots.append(slot)
-        slot.taken.append(spans[number])
-    return sum(slot.size for slot in slots)
+        first, last = spans[number]
+        times = (2 << last) - (1 << first)
+        for slot, busy in enumerate(taken):
+            if not busy & times:
+                taken[slot] = busy | times
+                break
+        else:
+            slots.append(sizes[number])
+            taken.append(times)
+    return sum(slots)
 
 
 def packed_bytes(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:

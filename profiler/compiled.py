@@ -1,9 +1,11 @@
 """The memory of a traced network as a compiler lays it out: kernels fused, tensors packed, as functions of widths."""
 
+from dataclasses import replace
+
 from lut.memory import Liveness, MemoryRules
 from profiler.fusion import Kind, Operation
 from profiler.groups import Structure
-from profiler.lifetimes import lifetimes
+from profiler.lifetimes import network_lifetimes
 from profiler.liveness import activation_bytes, border_bytes, weights_bytes
 from profiler.rules import is_elementwise
 from profiler.trace import Step, Trace
@@ -19,21 +21,16 @@ GENERATED_POINTWISE = frozenset("_prelu_kernel prelu".split())
 
 
 def compiled_liveness(structure: Structure, rules: MemoryRules) -> Liveness:
-    """Tell what a compiler keeps of a traced network, under its rules."""
-    lowered = _Lowered(structure.trace)
+    """Tell what a compiler keeps of a traced network, under its rules; without a contraction there is no workspace."""
     trace = structure.trace
+    lowered = _Lowered(trace)
     leaving = {lowered.root(index) for index in trace.outputs}
-    contracted = {v for op in lowered.operations if op.kind == "contraction" for v in op.inputs}
-    images = [v for v in trace.inputs if v in contracted and len(trace.values[v].shape) == 4]
-    found = lifetimes(
-        lowered.operations,
-        {number: value.shape for number, value in enumerate(trace.values)},
-        entering=[v for v in images if trace.values[v].shape[1] > 1],
-        leaving=leaving,
-        turned={v for v in leaving if len(trace.values[v].shape) == 4},
-    )
-    activations = tuple(activation_bytes(structure, t.value, t.first, t.last) for t in found)
-    steps = max((t.last for t in found), default=0) + 1
+    shapes = {number: value.shape for number, value in enumerate(trace.values)}
+    found = network_lifetimes(lowered.operations, shapes, trace.inputs, leaving)
+    activations = tuple(activation_bytes(structure, life.value, life.first, life.last) for life in found)
+    steps = max((life.last for life in found), default=0) + 1
+    if not any(operation.kind == "contraction" for operation in lowered.operations):
+        rules = replace(rules, workspace_bytes=0)
     return Liveness(weights_bytes(structure), activations, steps, border_bytes(structure, leaving), rules)
 
 

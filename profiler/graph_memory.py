@@ -1,4 +1,4 @@
-"""Memory of an ONNX file from its graph alone: weights, the peak of live activations, and traffic."""
+"""Memory of an ONNX file from its graph alone: weights, the peak of live activations, workspace, and traffic."""
 
 from collections import defaultdict
 from math import prod
@@ -7,65 +7,51 @@ import onnx
 from onnx import helper, shape_inference
 
 from lut.errors import LatpruneError
-from lut.memory import Memory
+from lut.memory import Memory, MemoryRules
+from lut.packing import live_peak
+from profiler.fusion import Kind, Operation
+from profiler.lifetimes import network_lifetimes
 
-FOLLOWERS = frozenset(
-    "Relu Clip LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Gelu Softplus Mish Add Mul Sub Div Max Min "
-    "BatchNormalization Cast Identity Erf Sqrt Exp Neg Pow".split()
+POINTWISE = frozenset(
+    "Relu Clip LeakyRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Gelu Softplus Mish Add Mul Sub Div Max Min "
+    "Cast CastLike Erf Sqrt Exp Neg Pow".split()
 )
+FOLLOWERS = POINTWISE | {"PRelu", "BatchNormalization", "Identity"}
 """Operations that a runtime runs in the memory of the one before them."""
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Expand".split())
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(POINTWISE, "pointwise"),
+    **dict.fromkeys("Conv ConvTranspose MatMul Gemm".split(), "contraction"),
+    **dict.fromkeys("MaxPool AveragePool GlobalMaxPool Resize".split(), "library"),
+    **dict.fromkeys(["ReduceMean", "GlobalAveragePool"], "mean"),
+    "BatchNormalization": "norm",
+    "Concat": "join",
+    "Split": "split",
+}
+"""What each operation is to a compiler; all others are generated."""
+
+Tensors = list[tuple[str, int, int]]
+"""Name, first and last step."""
 
 
-def graph_memory(model: onnx.ModelProto, workspace_bytes: int = 0) -> Memory:
-    """Count the memory of a model with fixed shapes, run node after node.
+def graph_memory(model: onnx.ModelProto, rules: MemoryRules | None = None) -> Memory:
+    """Count the memory of a model with fixed shapes, run node after node, or as a compiler lays it out.
 
-    A follower that is the only reader of a tensor of its own shape writes over it; a view takes no memory. Inputs and
-    outputs of the network count in the traffic only.
+    Without a compiler's rules a follower that is the only reader of a tensor of its own shape writes over it, and a
+    view takes no memory. Inputs and outputs of the network count in the traffic only.
 
     Raises:
         LatpruneError: the graph's shapes cannot be inferred.
     """
-    graph = shape_inference.infer_shapes(model).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    weights = sum(prod(t.dims) * _item_bytes(t.data_type) for t in graph.initializer if t.data_type in _FLOATS)
-    sizes = {
-        value.name: prod(d.dim_value for d in value.type.tensor_type.shape.dim)
-        * _item_bytes(value.type.tensor_type.elem_type)
-        for value in [*graph.value_info, *graph.input, *graph.output]
-        if all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
-    }
-    borders = {value.name for value in [*graph.input, *graph.output]}
-    readers: dict[str, int] = defaultdict(int)
-    for node in graph.node:
-        for name in node.input:
-            readers[name] += 1
-    home: dict[str, str] = {}
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for step, node in enumerate(graph.node):
-        data = [name for name in node.input if name and name not in constants]
-        for name in data:
-            last[home.get(name, name)] = step
-        for name in node.output:
-            if name and name not in sizes:
-                raise LatpruneError(f"The shape of {name} ({node.op_type}) is not fixed; memory cannot be counted.")
-            written = _writes_over(node, data, sizes, readers, borders)
-            home[name] = home.get(written, written) if written else name
-            first.setdefault(home[name], step)
-            last[home[name]] = step
-    changes = [0] * (len(graph.node) + 1)
-    traffic = weights + sum(sizes[name] for name in borders if name in sizes)
-    for name, step in first.items():
-        if name not in borders:
-            changes[step] += sizes[name]
-            changes[last[name] + 1] -= sizes[name]
-            traffic += 2 * sizes[name]
-    live = peak = 0
-    for change in changes:
-        live += change
-        peak = max(peak, live)
-    return Memory(weights, peak, workspace_bytes, traffic)
+    graph = _Graph(model)
+    tensors = graph.in_order() if rules is None else graph.compiled()
+    sizes = [graph.size(name) for name, _, _ in tensors]
+    spans = [(first, last) for _, first, last in tensors]
+    traffic = graph.weights_bytes + 2 * sum(sizes) + sum(graph.size(name) for name in graph.borders)
+    if rules is None:
+        return Memory(graph.weights_bytes, live_peak(sizes, spans), 0, traffic)
+    workspace = rules.workspace_bytes if any(KINDS.get(n.op_type) == "contraction" for n in graph.nodes) else 0
+    return Memory(graph.weights_bytes, rules.peak_bytes(sizes, spans), workspace, traffic)
 
 
 _FLOATS = frozenset(
@@ -73,17 +59,103 @@ _FLOATS = frozenset(
 )
 
 
+class _Graph:
+    """A model's nodes and the shapes of its values."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = shape_inference.infer_shapes(model).graph
+        self.nodes = list(graph.node)
+        self.inputs = [value.name for value in graph.input]
+        self.outputs = [value.name for value in graph.output]
+        self.borders = set(self.inputs) | set(self.outputs)
+        self.constants = {tensor.name for tensor in graph.initializer}
+        self.weights_bytes = sum(
+            prod(t.dims) * _item_bytes(t.data_type) for t in graph.initializer if t.data_type in _FLOATS
+        )
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.items: dict[str, int] = {}
+        for value in [*graph.value_info, *graph.input, *graph.output]:
+            dims = value.type.tensor_type.shape.dim
+            if all(d.HasField("dim_value") for d in dims):
+                self.shapes[value.name] = tuple(d.dim_value for d in dims)
+                self.items[value.name] = _item_bytes(value.type.tensor_type.elem_type)
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.nodes:
+            for name in node.input:
+                self.readers[name].append(node)
+
+    def size(self, name: str) -> int:
+        """Bytes of a value.
+
+        Raises:
+            LatpruneError: its shape is not fixed.
+        """
+        if name not in self.shapes:
+            raise LatpruneError(f"The shape of {name} is not fixed; memory cannot be counted.")
+        return prod(self.shapes[name]) * self.items[name]
+
+    def data(self, node: onnx.NodeProto) -> list[str]:
+        """A node's inputs that are no weights."""
+        return [name for name in node.input if name and name not in self.constants]
+
+    def in_order(self) -> Tensors:
+        """The tensors of a runtime that runs node after node."""
+        home: dict[str, str] = {}
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for step, node in enumerate(self.nodes):
+            data = self.data(node)
+            for name in data:
+                last[home.get(name, name)] = step
+            for name in filter(None, node.output):
+                written = self.writes_over(node, data)
+                home[name] = home.get(written, written) if written else name
+                first.setdefault(home[name], step)
+                last[home[name]] = step
+        return [(name, step, last[name]) for name, step in first.items() if name not in self.borders]
+
+    def writes_over(self, node: onnx.NodeProto, data: list[str]) -> str | None:
+        """The tensor in whose memory a node's output comes to lie, or None."""
+        if node.op_type in VIEWS and data:
+            return data[0]
+        if node.op_type not in FOLLOWERS or len(node.output) != 1:
+            return None
+        size = self.size(node.output[0])
+        fits = [n for n in data if len(self.readers[n]) == 1 and n not in self.borders and self.size(n) == size]
+        return fits[-1] if fits else None
+
+    def compiled(self) -> Tensors:
+        """The tensors that a compiler keeps."""
+        names = list(dict.fromkeys([*self.inputs, *(name for node in self.nodes for name in node.output if name)]))
+        number = {name: index for index, name in enumerate(names)}
+        operations: list[Operation] = []
+        source: dict[str, str] = {}
+        fixed = set(self.constants)
+        for node in self.nodes:
+            data = [source.get(name, name) for name in node.input if name and name not in fixed]
+            outputs = [name for name in node.output if name]
+            if not data and node.op_type != "Expand":
+                fixed.update(outputs)
+            elif data and (node.op_type in VIEWS or self.is_branch_of_activation(node, data)):
+                source |= dict.fromkeys(outputs, data[0])
+            else:
+                kind = KINDS.get(node.op_type, "generated")
+                operations.append(Operation(kind, tuple(number[n] for n in data), tuple(number[n] for n in outputs)))
+        leaving = {number[source.get(name, name)] for name in self.outputs}
+        shapes = {number[name]: shape for name, shape in self.shapes.items() if name in number}
+        found = network_lifetimes(operations, shapes, [number[name] for name in self.inputs], leaving)
+        return [(names[life.value], life.first, life.last) for life in found]
+
+    def is_branch_of_activation(self, node: onnx.NodeProto, data: list[str]) -> bool:
+        """Whether a node only goes to be joined with its own input again, as the sigmoid of `x * sigmoid(x)`."""
+        origin, here = data[0], node
+        while here.op_type in POINTWISE and len(here.output) == 1 and len(self.readers[here.output[0]]) == 1:
+            (reader,) = self.readers[here.output[0]]
+            if reader.op_type in POINTWISE and origin in reader.input:
+                return len(data) == 1
+            here = reader
+        return False
+
+
 def _item_bytes(kind: int) -> int:
     return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
-
-
-def _writes_over(
-    node: onnx.NodeProto, data: list[str], sizes: dict[str, int], readers: dict[str, int], borders: set[str]
-) -> str | None:
-    """The tensor in whose memory a node's output comes to lie, or None."""
-    if node.op_type in VIEWS and data:
-        return data[0]
-    if node.op_type not in FOLLOWERS or len(node.output) != 1:
-        return None
-    fits = [n for n in data if readers[n] == 1 and sizes.get(n) == sizes.get(node.output[0]) and n not in borders]
-    return fits[-1] if fits else None

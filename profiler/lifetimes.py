@@ -55,6 +55,23 @@ def lifetimes(
     return sorted((Lifetime(value, *span) for value, span in spans.items()), key=lambda life: life.first)
 
 
+def network_lifetimes(
+    operations: Sequence[Operation],
+    shapes: Mapping[int, tuple[int, ...]],
+    inputs: Sequence[int],
+    leaving: Collection[int],
+) -> list[Lifetime]:
+    """The same for a network whose pictures, `[N, C, H, W]`, are turned to channels last at its ends."""
+    contracted = {value for operation in operations if operation.kind == "contraction" for value in operation.inputs}
+    return lifetimes(
+        operations,
+        shapes,
+        entering=[v for v in inputs if v in contracted and len(shapes[v]) == 4 and shapes[v][1] > 1],
+        leaving=leaving,
+        turned={v for v in leaving if len(shapes[v]) == 4},
+    )
+
+
 class _Schedule:
     """The kernels in order of their running: each right before it is needed, from the last output back.
 

@@ -56,11 +56,13 @@ class BuildSettings:
         compute_capabilities: such as ("8.6",); empty means the GPU that is here.
         optimisation_level: the builder's, 0 to 5, or None for its default.
         workspace_bytes: limit on scratch memory, or None.
+        max_aux_streams: how many streams may run beside the first; each brings scratch memory of its own.
     """
 
     compute_capabilities: tuple[str, ...] = ()
     optimisation_level: int | None = None
     workspace_bytes: int | None = None
+    max_aux_streams: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class BuildReport:
         seconds: how long the build took.
         kernels: what the network became.
         warnings: the compiler's, each once.
+        max_aux_streams: that were allowed: the activation memory depends on it.
     """
 
     path: str
@@ -141,6 +144,7 @@ class BuildReport:
     seconds: float
     kernels: tuple[KernelRecord, ...] = ()
     warnings: tuple[str, ...] = ()
+    max_aux_streams: int = 0
 
 
 class Session(Protocol):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import BackendError
+from lut.memory import MemoryRules
 from lut.records import DeviceFingerprint
 from profiler.backends.interface import (
     BackendStatus,
@@ -24,6 +25,13 @@ ELSEWHERE = {
     "8.7": "8.7 is Jetson Orin: build there with classic TensorRT",
     "9.0": "9.0 is Hopper: build there with classic TensorRT",
 }
+
+
+MEMORY = MemoryRules(packed=True, align_bytes=256, workspace_bytes=8_192_000)
+"""How its compiler lays memory out on one stream (docs/memory.md); the same for every compute capability and precision.
+
+The workspace is there as soon as one operation contracts, whatever its size.
+"""
 
 
 class TensorRtRtx:

@@ -116,7 +116,7 @@ def make_logger(trt: Any, records: list[LogRecord]) -> Any:
 def build_engine(
     trt: Any, path: Path, out: Path, *, backend: str, settings: BuildSettings, configure: Callable[[Any], None]
 ) -> BuildReport:
-    """Compile an ONNX file into an engine: strongly typed, TF32 off, one stream; written whole or not at all.
+    """Compile an ONNX file into an engine: strongly typed, TF32 off; written whole or not at all.
 
     Args:
         trt: the module, `tensorrt` or `tensorrt_rtx`.
@@ -141,7 +141,7 @@ def build_engine(
         raise BackendError(_parse_failure(path, parser))
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
-    config.max_aux_streams = 0
+    config.max_aux_streams = settings.max_aux_streams
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.optimisation_level is not None:
         config.builder_optimization_level = settings.optimisation_level
@@ -163,6 +163,7 @@ def build_engine(
         seconds=time.perf_counter() - start,
         kernels=read_kernels(records),
         warnings=tuple(dict.fromkeys(record.text for record in records if record.severity == "WARNING")),
+        max_aux_streams=settings.max_aux_streams,
     )
 
 
