@@ -77,6 +77,7 @@ class ProfileReport:
         seconds: of the whole session.
         stopped_because: in words.
         anew_because: why each variant had to be exported anew, or None.
+        reference_ms: of the half-width network, in whose scale this session's rows are; None if it measured none.
     """
 
     fingerprint: DeviceFingerprint
@@ -93,6 +94,7 @@ class ProfileReport:
     seconds: float
     stopped_because: str
     anew_because: str | None = None
+    reference_ms: float | None = None
 
 
 def is_stepped(widths: Mapping[str, int], full: Mapping[str, int]) -> bool:
@@ -252,6 +254,7 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
         seconds=clock() - started,
         stopped_because=stopped + _shortfall(session),
         anew_because=session.variants.anew_because,
+        reference_ms=session.baseline_ms,
     )
 
 
