@@ -30,6 +30,8 @@ def fold(model: onnx_ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type == "Split" and "num_outputs" in node.attributes:
             _write_sizes(node)
+        elif node.op_type == "Slice":
+            _write_ends(node)
 
 
 @contextlib.contextmanager
@@ -62,6 +64,21 @@ def _write_sizes(node: onnx_ir.Node) -> None:
     node.attributes.pop("num_outputs")
 
 
+def _write_ends(node: onnx_ir.Node) -> None:
+    """Give a slice the places where it begins and ends, counted from the beginning and within what there is."""
+    lengths, given = _lengths(node.inputs[0]), [get_const_tensor(value) for value in node.inputs[1:] if value]
+    if lengths is None or len(given) != len(node.inputs) - 1 or any(constant is None for constant in given):
+        return
+    starts, ends, *others = [constant.numpy().tolist() for constant in given if constant is not None]
+    axes = others[0] if others else range(len(starts))
+    if any(step < 1 for step in (others[1] if len(others) > 1 else ())):
+        return
+    for position, places in ((1, starts), (2, ends)):
+        whole = [lengths[axis] for axis in axes]
+        pairs = zip(places, whole, strict=True)
+        _give(node, position, [min(max(place + length * (place < 0), 0), length) for place, length in pairs])
+
+
 def tidy(model: onnx_ir.Model) -> None:
     """Leave out what does nothing, in place.
 
@@ -81,6 +98,9 @@ def _multiply_once(node: onnx_ir.Node, own: int, other: int) -> None:
     """Take what an expansion repeats, where the product repeats it anyway."""
     source = node.inputs[own]
     made = source.producer() if source is not None else None
+    if made is not None and made.op_type == "Reshape" and _lengths(made.inputs[0]) == _lengths(source):
+        source = made.inputs[0]  # PyTorch writes a product of batches so: expanded, laid out anew, multiplied
+        made = source.producer() if source is not None else None
     if made is None or made.op_type != "Expand":
         return
     before, after, partner = _lengths(made.inputs[0]), _lengths(source), _lengths(node.inputs[other])

@@ -21,7 +21,7 @@ from lut.program import Axis
 from lut.records import ChannelGroup, Coordinate
 from profiler.groups import axes_of
 from profiler.network import Network
-from profiler.variant_sizes import OUTPUT, Number, Place, Sized, VariantError, Widths, fill, own_names
+from profiler.variant_sizes import OUTPUT, Number, Place, Row, Sized, VariantError, Widths, own_names, row_of
 
 COMPARED_MOST = 4
 """Export at so many other widths at most."""
@@ -181,35 +181,55 @@ def sizes_by_comparing(
     for reading in readings:
         if reading.skeleton != base.skeleton or set(reading.constants) != set(base.constants):
             raise VariantError("the exporter writes other nodes at other widths")
-    found: list[Sized] = []
-    for place, array in base.constants.items():
-        rest = [reading.constants[place] for reading in readings]
-        filling = None
-        if any(other.shape != array.shape for other in rest):
-            filling = fill(array)
-            if filling is None or any(fill(other) != filling for other in rest):
-                raise VariantError(f"a table in {_described(graph, place)} follows the widths")
-            contents = [np.asarray(each.shape) for each in (array, *rest)]
-        elif all(np.array_equal(other, array, equal_nan=array.dtype.kind == "f") for other in rest):
-            continue
-        elif array.dtype.kind != "i":
-            raise VariantError(f"a number in {_described(graph, place)} follows the widths, but counts nothing")
-        else:
-            contents = [array, *rest]
-        series = zip(*(each.reshape(-1).tolist() for each in contents), strict=True)
-        numbers = [_number(each, comparison, graph, place) for each in series]
-        found.append(Sized(place, tuple(numbers), array.shape, filling))
-    return tuple(found)
+    sized = [
+        _compared(
+            place, [reading.constants[place] for reading in (base, *readings)], comparison, _described(graph, place)
+        )
+        for place in base.constants
+    ]
+    return tuple(each for each in sized if each is not None)
 
 
-def _number(series: Sequence[int], comparison: Comparison, graph: onnx.GraphProto, place: Place) -> Number:
+def _compared(place: Place, arrays: Sequence[NDArray[Any]], comparison: Comparison, where: str) -> Sized | None:
+    """What one constant follows, or None where it is the same in all graphs."""
+    base, *others = arrays
+    if any(other.shape != base.shape for other in others):
+        numbers = _numbers([np.asarray(array.shape) for array in arrays], comparison, where)
+        return Sized(place, numbers, base.shape, _row(arrays, comparison, where))
+    if all(np.array_equal(other, base, equal_nan=base.dtype.kind == "f") for other in others):
+        return None
+    if base.dtype.kind != "i":
+        raise VariantError(f"a number in {where} follows the widths, but counts nothing")
+    return Sized(place, _numbers(arrays, comparison, where), base.shape)
+
+
+def _row(arrays: Sequence[NDArray[Any]], comparison: Comparison, where: str) -> Row:
+    """What stands in constants of several sizes."""
+    rows = [row for row in map(row_of, arrays) if row is not None]
+    steps = {row.step for row, array in zip(rows, arrays, strict=False) if array.size > 1}
+    if len(rows) < len(arrays) or len(steps) > 1:
+        raise VariantError(f"a table in {where} follows the widths")
+    first, step = rows[0].first, max(steps, default=0)
+    if all(row.first == first for row in rows):
+        return Row(first, step=step)
+    if first.dtype.kind != "i":
+        raise VariantError(f"a table in {where} follows the widths")
+    return Row(first, _numbers([row.first for row in rows], comparison, where)[0], step)
+
+
+def _numbers(arrays: Sequence[NDArray[Any]], comparison: Comparison, where: str) -> tuple[Number, ...]:
+    series = zip(*(array.reshape(-1).tolist() for array in arrays), strict=True)
+    return tuple(_number(each, comparison, where) for each in series)
+
+
+def _number(series: Sequence[int], comparison: Comparison, where: str) -> Number:
     """The number that takes these values at full widths and at the others."""
     full, *others = series
     if all(other == full for other in others):
         return Number(full)
     length = comparison.length_of.get(tuple(Fraction(other, full) for other in others)) if full else None
     if length is None:
-        raise VariantError(f"a number in {_described(graph, place)} follows the widths in no way that the trace knows")
+        raise VariantError(f"a number in {where} follows the widths in no way that the trace knows")
     return Number(full, length, length.at(comparison.full))
 
 

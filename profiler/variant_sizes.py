@@ -4,8 +4,9 @@ They are told by values here: what a reshape makes is a value that the trace kno
 widths. What cannot be told so is told by comparing graphs (`variant_compare`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -56,26 +57,49 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A constant of any size: its first element, and how much is added from each to the next.
+
+    Attributes:
+        first: the element at full widths, which gives the type.
+        begin: the number that it is, where it follows the widths, else None.
+        step: zero where all elements are equal.
+    """
+
+    first: NDArray[Any]
+    begin: Number | None = None
+    step: int = 0
+
+    def at(self, widths: Widths, shape: Sequence[int]) -> NDArray[Any]:
+        """The constant in this shape, at the groups' widths."""
+        first = self.first if self.begin is None else np.asarray(self.begin.at(widths), dtype=self.first.dtype)
+        if not self.step:
+            return np.broadcast_to(first, shape)
+        row: NDArray[Any] = first + self.step * np.arange(prod(shape), dtype=first.dtype)
+        return row.reshape(shape)
+
+
+@dataclass(frozen=True)
 class Sized:
     """One place in the graph whose numbers follow the widths.
 
     Attributes:
         place: where.
-        numbers: the contents, or the shape of a constant that is the same everywhere.
+        numbers: the contents, or the shape of a row of equal or evenly growing elements.
         shape: of the contents.
-        filling: what a constant is filled with whose shape the numbers are, else None.
+        row: what stands in that shape, or None.
     """
 
     place: Place
     numbers: tuple[Number, ...]
     shape: tuple[int, ...]
-    filling: NDArray[Any] | None = None
+    row: Row | None = None
 
     def at(self, widths: Widths) -> NDArray[Any]:
         """What stands there at the groups' widths."""
         numbers = [number.at(widths) for number in self.numbers]
-        if self.filling is not None:
-            return np.broadcast_to(self.filling, numbers)
+        if self.row is not None:
+            return self.row.at(widths, numbers)
         return np.asarray(numbers, dtype=np.int64).reshape(self.shape)
 
 
@@ -145,10 +169,10 @@ class _Known:
             yield Sized((number, "group"), (replace(channels, full=groups),), ())
         bias = self.constants.get(node.input[2]) if len(node.input) > 2 else None
         if bias is not None:
-            filling = fill(numpy_helper.to_array(bias))
-            if filling is None:
+            row = row_of(numpy_helper.to_array(bias))
+            if row is None or row.step:
                 raise VariantError(f"the bias of {where} is not a parameter of the network")
-            yield Sized((number, 2), (self.length(node.output[0], 1, where),), (), filling)
+            yield Sized((number, 2), (self.length(node.output[0], 1, where),), (), row)
 
 
 def own_names(model: nn.Module) -> set[str]:
@@ -157,6 +181,12 @@ def own_names(model: nn.Module) -> set[str]:
     return {name for name, _ in parameters} | {name for name, _ in buffers}
 
 
-def fill(array: NDArray[Any]) -> NDArray[Any] | None:
-    """The element that a constant is full of, or None."""
-    return array.reshape(-1)[0] if array.size and bool((array == array.reshape(-1)[0]).all()) else None
+def row_of(array: NDArray[Any]) -> Row | None:
+    """How a constant goes on from element to element, if evenly; None where it does not."""
+    flat = array.reshape(-1)
+    if not flat.size:
+        return None
+    if bool((flat == flat[0]).all()):
+        return Row(flat[0])
+    steps = np.diff(flat) if array.dtype.kind == "i" else flat[:0]
+    return Row(flat[0], step=int(steps[0])) if steps.size and bool((steps == steps[0]).all()) else None
