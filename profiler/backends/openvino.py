@@ -14,7 +14,7 @@ from lut.records import Attribute, DeviceFingerprint
 from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
 from profiler.backends.openvino_nodes import read_graph, read_operations, to_times
-from profiler.device import read_cpu
+from profiler.device import affinity, read_cpu
 
 INSTALL = 'pip install "latprune[openvino]"'
 DEVICE = "CPU"
@@ -63,7 +63,7 @@ class OpenVino:
         """This processor and OpenVINO's version and settings."""
         cpu = read_cpu()
         settings: list[Attribute] = [(name.lower(), value) for name, value in CONFIG.items()]
-        settings += [("affinity", f"free on {cpu.cores}"), ("device", DEVICE), ("processor", cpu.stepping)]
+        settings += [("affinity", affinity(threads)), ("device", DEVICE), ("processor", cpu.stepping)]
         return DeviceFingerprint(
             device=cpu.name,
             runtime=self.name,

@@ -181,12 +181,16 @@ def find_running(nodes: Sequence[RunNode]) -> list[bool]:
 
 
 def find_origins(nodes: Sequence[RunNode], given: Mapping[str, Operation]) -> list[Origin | None]:
-    """Tell for each node a tensor of the network as given that it helps to compute, the last of several."""
+    """Tell for each node a tensor of the network as given that it helps to compute.
+
+    Of several operations the first: a convolution that took up an addition is the one whose time this is, not the other
+    branch that meets it there.
+    """
     found: list[Origin | None] = []
     for node in nodes:
         known = [given[name] for name in node.originals if name in given and given[name].leads_to]
-        last = max(known, key=lambda operation: operation.place, default=None)
-        found.append((last.leads_to, "name") if last is not None and last.leads_to else None)
+        first = min(known, key=lambda operation: operation.place, default=None)
+        found.append((first.leads_to, "name") if first is not None and first.leads_to else None)
     before = [[maker for maker, _ in node.inputs] for node in nodes]
     after: list[list[int]] = [[] for _ in nodes]
     for place, makers in enumerate(before):
