@@ -54,6 +54,7 @@ class LatencyTable:
         networks: Iterable[NetworkMeasurement] = (),
         precision: str | None = None,
         name: str = "the table",
+        path: Path | None = None,
     ) -> None:
         """Sort rows by family.
 
@@ -66,10 +67,12 @@ class LatencyTable:
             networks: whole-network rows.
             precision: which the rows were chosen for, where they were.
             name: for messages: the file's.
+            path: of the file that the rows were read from.
         """
         self.fingerprint = fingerprint
         self.precision = precision
         self.name = name
+        self.path = path
         self.measurements = list(measurements)
         self.networks = list(networks)
         self.failures: list[Measurement] = []
@@ -172,6 +175,7 @@ class LatencyTable:
             networks=[*self.networks, *networks],
             precision=self.precision,
             name=self.name,
+            path=self.path,
         )
 
     def width_step(self, group: str, units: Iterable[Unit], widths: Mapping[str, int] | None = None) -> int:
@@ -223,6 +227,8 @@ def open_table(
     compute_capability: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    fingerprint: str | None = None,
+    here: DeviceFingerprint | None = None,
 ) -> LatencyTable:
     """Read the rows of the one fingerprint (and precision) in a file that fits.
 
@@ -233,6 +239,8 @@ def open_table(
         compute_capability: such as "8.6".
         precision: such as "fp32".
         threads: of a CPU runtime.
+        fingerprint: the beginning of its key (`latprune table show` tells them); it tells versions and settings apart.
+        here: this machine's, which is taken where several fit.
 
     Raises:
         TableError: the file cannot be read; none of its fingerprints fits, or several do.
@@ -240,8 +248,8 @@ def open_table(
     with TableFile(path) as file:
         contents = [
             content
-            for fingerprint in file.fingerprints()
-            for content in _by_precision(fingerprint, file.measurements(fingerprint), file.networks(fingerprint))
+            for held in file.fingerprints()
+            for content in _by_precision(held, file.measurements(held), file.networks(held))
         ]
     fitting = [
         content
@@ -251,9 +259,12 @@ def open_table(
         and compute_capability in (None, content.fingerprint.compute_capability)
         and threads in (None, content.fingerprint.threads)
         and precision in (None, content.precision)
+        and (fingerprint is None or content.fingerprint.key.startswith(fingerprint))
     ]
     if device is not None and len(fitting) > 1:
         fitting = [content for content in fitting if content.fingerprint.device == device] or fitting
+    if len(fitting) > 1:
+        fitting = [content for content in fitting if content.fingerprint == here] or fitting
     if len(fitting) != 1:
         raise _choice_error(Path(path), contents, fitting)
     chosen = fitting[0]
@@ -263,6 +274,7 @@ def open_table(
         networks=chosen.networks,
         precision=chosen.precision,
         name=str(path),
+        path=Path(path),
     )
 
 
@@ -286,7 +298,7 @@ def _by_precision(
 def _choice_error(path: Path, contents: list[_Content], fitting: list[_Content]) -> TableError:
     if not contents:
         return TableError(f"{path} holds no measurement yet.\nMake some: latprune profile TASK --table {path}")
-    flags = "--backend, --device, --compute-capability, --precision or --threads"
+    flags = "--backend, --device, --compute-capability, --precision, --threads or --fingerprint"
     if not fitting:
         return TableError(
             f"no fingerprint in {path} fits; it holds: {'; '.join(map(str, contents))}.\n"
@@ -305,5 +317,6 @@ def _differences(fitting: list[_Content]) -> list[str]:
     found = []
     for content, text in zip(fitting, words, strict=True):
         fields = content.fingerprint.differences(first)
-        found.append(text + "".join(f", {name} {mine} (not {other})" for name, mine, other in fields))
+        key = f" [{content.fingerprint.key}]"
+        found.append(text + key + "".join(f", {name} {mine} (not {other})" for name, mine, other in fields))
     return found

@@ -9,13 +9,29 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from lut.errors import BackendError
 from lut.predict import Forms
+from lut.records import DeviceFingerprint
+from profiler.backends import get_backend
 from profiler.export import write_onnx
 from profiler.inplace import Owners, find_forms
 from profiler.variants import Variants
 from profiler.worker_client import WorkerClient
 
 log = logging.getLogger(__name__)
+
+
+def runs_here(table: DeviceFingerprint) -> bool:
+    """Whether the runtime that a table was measured with is installed here, in the same version.
+
+    Another processor of the same instruction set lays networks out alike; of another, forms could differ, and the
+    device's name tells the two apart.
+    """
+    try:
+        here = get_backend(table.runtime).fingerprint(table.threads or 1)
+    except BackendError:
+        return False
+    return (here.runtime_version, here.device) == (table.runtime_version, table.device)
 
 
 def compile_forms(

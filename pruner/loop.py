@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lut import LatencyTable, Predictor
-from lut.errors import BackendError, BudgetError, MissingFamilyError
-from lut.records import MeasureConfig
+from lut import LatencyTable, Predictor, TableFile
+from lut.errors import BackendError, BudgetError, MissingFamilyError, TableError
+from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMeasurement
 from profiler.export import write_onnx
 from profiler.inplace import Owners, to_rows
 from profiler.progress import Event, Progress
@@ -81,6 +81,7 @@ class Bench:
         except MissingFamilyError:
             if latencies:
                 raise
+        self._here: DeviceFingerprint | None = None
         self._owners = Owners.of(variants)
         self._folder = tempfile.TemporaryDirectory(prefix="latprune-")
         self.unpruned = Path(self._folder.name) / "unpruned.onnx"
@@ -119,10 +120,25 @@ class Bench:
         elif self.predictor is not None:
             drift = reply.reference_median_ms / self.unpruned_ms()
             whole, rows = to_rows(self.network, self._owners, widths, reply, LOOP_CONFIG, drift)
+            self._keep(whole, rows)
             self.table = self.table.extended(rows, [whole])
             self.predictor = self._predictor()
         assert timed.ratio is not None
         return timed.ratio, timed.ratio_noise or 0.0
+
+    def _keep(self, whole: NetworkMeasurement, rows: Sequence[Measurement]) -> None:
+        """Write what was learned into the table's file, if it was measured under the same conditions."""
+        if self.table.path is None:
+            return
+        if self._here is None:
+            self._here = self.client.fingerprint()
+        if self._here != self.table.fingerprint:
+            return
+        try:
+            with TableFile(self.table.path) as file:
+                file.add_network(self._here, whole, rows)
+        except TableError as error:
+            log.warning("what this trial taught stays out of the table: %s", error)
 
     def unpruned_ms(self) -> float:
         """The unpruned network's latency in the table's scale, in which the machine's present state has no part."""

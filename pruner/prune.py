@@ -73,18 +73,19 @@ def prune(
     if config.importance not in IMPORTANCES:
         raise LatpruneError(f"There is no importance {config.importance!r}; there are {', '.join(IMPORTANCES)}.")
     task.require("train_batches", "loss")
-    opened = (
-        table
-        if isinstance(table, LatencyTable)
-        else open_table(Path(table), backend=config.backend, threads=config.threads)
-    )
     with contextlib.ExitStack() as stack:
         folder = (
             Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory(prefix="latprune-"))) / "run"
         )
-        request = {"task": task.name, "budget": asdict(budget), "config": asdict(config), "table": str(opened.name)}
         client = stack.enter_context(WorkerClient(config.backend, threads=config.threads))
-        check_device(opened.fingerprint, client.fingerprint(), config.allow_differences, budget.on_latency)
+        here = client.fingerprint()
+        opened = (
+            table
+            if isinstance(table, LatencyTable)
+            else open_table(Path(table), backend=config.backend, threads=config.threads, here=here)
+        )
+        request = {"task": task.name, "budget": asdict(budget), "config": asdict(config), "table": str(opened.name)}
+        check_device(opened.fingerprint, here, config.allow_differences, budget.on_latency)
         progress(Event("read the network", 0, 1))
         torch.manual_seed(config.seed)
         model = task.build()

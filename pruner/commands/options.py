@@ -46,6 +46,12 @@ Capability = Annotated[
 # For what reads a table: without them it is whatever one fingerprint the table holds.
 ChosenBackend = Annotated[str | None, typer.Option("--backend", help="Rows of this runtime.")]
 ChosenThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Rows measured with so many threads.")]
+ChosenFingerprint = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint", metavar="KEY", help="Rows under this key (or its beginning); `table show` tells them."
+    ),
+]
 ChosenPrecision = Annotated[str | None, typer.Option("--precision", help="Rows of this precision: fp32 …")]
 
 
@@ -58,6 +64,7 @@ class Selection:
     compute_capability: str | None = None
     precision: str | None = None
     threads: int | None = None
+    fingerprint: str | None = None
 
     def open(self, path: Path) -> LatencyTable:
         """Read the rows of the one fingerprint that fits.
@@ -73,6 +80,7 @@ class Selection:
             compute_capability=self.one_capability(),
             precision=self.precision,
             threads=self.threads,
+            fingerprint=self.fingerprint,
         )
 
     def one_capability(self) -> str | None:

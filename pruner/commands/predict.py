@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lut import DeviceFingerprint, LatencyTable, Prediction, RunError, TableError, predict
+from lut.predict import Forms
 from pruner.commands.options import (
     Batch,
     Capability,
     ChosenBackend,
+    ChosenFingerprint,
     ChosenPrecision,
     ChosenThreads,
     Device,
@@ -31,6 +33,7 @@ from pruner.show import format_ms, format_percent, memory_line
 if TYPE_CHECKING:
     from profiler.network import Network
     from profiler.progress import Progress
+    from profiler.variants import Variants
     from pruner.plan import PrunePlan
 
 DEAREST = 15
@@ -44,26 +47,29 @@ def predict_command(
         Path | None, typer.Option("--plan", metavar="plan.json", help="Predict what this plan (or RUN/) leaves.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Measure the whole network too.")] = False,
+    guess: Annotated[
+        bool,
+        typer.Option("--guess", help="Do not compile the network; guess from the table what the runtime makes of it."),
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show every unit, not the dearest alone.")] = False,
     backend: ChosenBackend = None,
     device: Device = None,
     compute_capability: Capability = None,
     precision: ChosenPrecision = None,
     threads: ChosenThreads = None,
+    fingerprint: ChosenFingerprint = None,
     input: Input = None,
     batch: Batch = None,
     json: Json = False,
 ) -> None:
     """Predict a network's latency and memory from the table."""
     with working() as progress:
-        rows = Selection(backend, device, compute_capability, precision, threads).open(table)
+        rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
         chosen = None if plan is None else read_plan(plan)
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
-        found = predict(network.units, widths, rows, network=network.hash, allow_missing=True)
-        report = describe(network, widths, found) | {"fingerprint": rows.fingerprint.to_json()}
-        if check:
-            report |= measure_whole(network, widths, rows, progress)
+        found, measured = predict_at(network, widths, rows, progress, compiled=not guess, check=check)
+        report = describe(network, widths, found) | {"fingerprint": rows.fingerprint.to_json()} | measured
     if json:
         print_json(report)
     else:
@@ -102,6 +108,7 @@ def describe(network: "Network", widths: Mapping[str, int], found: Prediction) -
         "units": units,
         "missing": missing,
         "calibration": found.calibration,
+        "guessed": found.guessed,
         "widths": dict(widths),
         **network.memory(widths).to_json(),
     }
@@ -135,30 +142,61 @@ def plan_widths(network: "Network", plan: "PrunePlan") -> dict[str, int]:
     return network.widths | plan.widths
 
 
-def measure_whole(
-    network: "Network", widths: Mapping[str, int], rows: LatencyTable, progress: "Progress"
-) -> dict[str, Any]:
-    """Measure the whole network at these widths, on the table's own device.
+def predict_at(
+    network: "Network",
+    widths: Mapping[str, int],
+    rows: LatencyTable,
+    progress: "Progress",
+    *,
+    compiled: bool,
+    check: bool,
+) -> tuple[Prediction, dict[str, Any]]:
+    """Predict the network at these widths, and with `check` measure it too.
+
+    Args:
+        network: the unpruned one.
+        widths: channels kept.
+        rows: the table.
+        progress: told of each step.
+        compiled: have the table's runtime compile the network, where it is here, to know its kernels.
+        check: measure the whole network on the table's own device.
 
     Raises:
-        TableError: this machine is not the table's device.
+        TableError: it is to be measured, and this machine is not the table's device.
         BackendError: the runtime cannot measure it.
     """
-    from profiler.export import write_onnx
+    from profiler.forms import compile_forms, runs_here
     from profiler.progress import Event
     from profiler.variants import prepare
     from profiler.worker_client import WorkerClient
+
+    forms: Forms = {}
+    measured: dict[str, Any] = {}
+    compiled = compiled and runs_here(rows.fingerprint)
+    if compiled or check:
+        with WorkerClient(rows.fingerprint.runtime, threads=rows.fingerprint.threads or 1) as worker:
+            if check:
+                _same_device(rows, worker.fingerprint())
+            progress(Event("export the network", 0, 1))
+            variants = prepare(network)
+            progress(Event("export the network", 1, 1))
+            forms = compile_forms(variants, widths, worker) if compiled else {}
+        if check:
+            measured = _measure_whole(variants, widths, rows, progress)
+    found = predict(network.units, widths, rows, forms=forms, network=network.hash, allow_missing=True)
+    return found, measured
+
+
+def _measure_whole(
+    variants: "Variants", widths: Mapping[str, int], rows: LatencyTable, progress: "Progress"
+) -> dict[str, Any]:
+    from profiler.export import write_onnx
     from pruner.deploy import measure
 
     backend, threads = rows.fingerprint.runtime, rows.fingerprint.threads or 1
-    with WorkerClient(backend, threads=threads) as worker:
-        _same_device(rows, worker.fingerprint())
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
-        progress(Event("export the network", 0, 1))
-        variants = prepare(network)
         path = Path(folder, "network.onnx")
         write_onnx(variants.at(variants.widths_removal(widths)), path)
-        progress(Event("export the network", 1, 1))
         found = measure(path, backend=backend, threads=threads, progress=progress)
     return {
         "measured_ms": found.measured_ms,
@@ -200,6 +238,8 @@ def _show(report: Mapping[str, Any], rows: LatencyTable, *, every: bool) -> None
     counts = Counter(unit["basis"] for unit in report["units"])
     bases = ", ".join(f"{counts[basis]} {basis}" for basis in ("measured", "interpolated", "extrapolated"))
     console.print(f"units: {bases}, {len(report['missing'])} missing")
+    if report["guessed"]:
+        console.print(f"of {report['guessed']} units it is guessed which kernels the runtime makes of them")
     interval = f"{format_ms(report['low_ms'])} – {format_ms(report['high_ms'])}"
     console.print(f"predicted {format_ms(report['predicted_ms'])} (90 %: {interval}) on {rows.fingerprint}")
     if "measured_ms" in report:
