@@ -22,6 +22,7 @@ from lut.errors import BackendError
 from profiler.backends.onnxruntime import evaluate
 from profiler.cut import Removal, awaken, cut, cut_positions, lost_positions
 from profiler.export import export_named, flat_arrays, largest_difference, lively, output_arrays
+from profiler.folding import drop, fold_norms
 from profiler.narrowing import narrow_program, outermost
 from profiler.network import Network
 from profiler.program_module import install
@@ -34,6 +35,9 @@ from profiler.variant_values import match_values
 SAME = 1e-3
 """Largest relative difference of a sliced graph's outputs from the shrunk network's (float32, other kernels)."""
 
+BIAS = 2
+"""Which input of a convolution its bias is."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +49,7 @@ class Variants:
         base: the graph at full widths, constants folded, parameters under their own names.
         value_of: for each value of the graph that was recognised, the trace's value.
         sizes: the places in the graph whose numbers follow the widths.
+        folded: numbers of nodes that others have taken up; they are not written.
         anew_because: why slicing does not give the shrunk network and each variant is exported anew, or None.
     """
 
@@ -52,6 +57,7 @@ class Variants:
     base: onnx.ModelProto
     value_of: Mapping[str, int]
     sizes: tuple[Sized, ...] = ()
+    folded: tuple[int, ...] = ()
     anew_because: str | None = None
 
     @cached_property
@@ -66,7 +72,10 @@ class Variants:
             LatpruneError: the exporter cannot write the network.
         """
         if self.anew_because:
-            return export_named(cut(self.network.model, self.network.groups, remove), self.network.inputs)
+            found = fold_norms(
+                export_named(cut(self.network.model, self.network.groups, remove), self.network.inputs)
+            )
+            return drop(found.model, found.norms)
         return self.sliced(remove)
 
     def sliced(self, remove: Removal) -> onnx.ModelProto:
@@ -81,12 +90,14 @@ class Variants:
         fresh = {name: _without(self.arrays[name], dims) for name, dims in lost.items() if name in self.arrays}
         for sized in self.sizes:
             _rewrite(model.graph, sized, widths, fresh)
+        drop(model, self.folded)
         read = {name for node in model.graph.node for name in node.input}
         for tensor in self.base.graph.initializer:
             if tensor.name not in fresh and tensor.name in read:
                 model.graph.initializer.append(tensor)
         for name, array in fresh.items():
-            _add(model.graph, name, array)
+            if name in read:
+                _add(model.graph, name, array)
         return model
 
     def widths_removal(self, widths: Mapping[str, int]) -> dict[str, range]:
@@ -167,7 +178,17 @@ def prepare(network: Network) -> Variants:
         variants = replace(variants, anew_because="its operations depend on the weights' or the inputs' values")
     if variants.anew_because:
         log.warning("each variant is exported anew: %s", variants.anew_because)
-    return replace(variants, base=_with_weights(base, network.model))
+    return _folded(replace(variants, base=_with_weights(base, network.model)))
+
+
+def _folded(variants: Variants) -> Variants:
+    """With batch norms folded into convolutions; no bias of theirs is a constant any more."""
+    if variants.anew_because:
+        return variants
+    found = fold_norms(variants.base)
+    taken_up = set(found.convolutions)
+    sizes = tuple(sized for sized in variants.sizes if not (sized.place[0] in taken_up and sized.place[1] == BIAS))
+    return replace(variants, base=found.model, sizes=sizes, folded=found.norms)
 
 
 def _sized(variants: Variants, awake: nn.Module, inputs: Sequence[Any]) -> Variants:
