@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage clean clean-all
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -61,6 +61,10 @@ demo-photos: $(INSTALLED) ## the same on torchvision's MobileNetV2 and two photo
 coverage: $(INSTALLED) ## every network of torchvision, beside Torch-Pruning: docs/coverage.md; resumable
 	@$(PYTHON) -c 'import torch_pruning' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check -e ".[benchmarks]"
 	$(PYTHON) -m benchmarks.coverage $(COVERAGE)
+
+# More for it: make fidelity FIDELITY="--only resnet18 vit", "--runtimes openvino", "--again all", "--report"
+fidelity: $(INSTALLED) ## predicted and measured latencies of twelve networks on two runtimes: docs/fidelity.md; resumable
+	$(PYTHON) -m benchmarks.fidelity $(FIDELITY)
 
 clean: ## remove what building and testing leave behind
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,245 @@
+"""`docs/fidelity.md` from the stored cells: no figure in it is written by hand, and what was not run stays empty."""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.fidelity_figures import (
+    GOALS,
+    KINDS,
+    Figures,
+    by_kind,
+    judge_guessed,
+    judge_ours,
+    judge_peer,
+    judge_twice,
+    ratio_figures,
+)
+from benchmarks.fidelity_networks import RUNTIMES
+from benchmarks.fidelity_peers import PEERS
+from benchmarks.fidelity_plot import draw_scatter
+from benchmarks.fidelity_store import Cell, Profiled, Transfer, hash_sources, path_of, read_cell
+from benchmarks.fidelity_summary import Line, number, percent, summarize
+from pruner.atomic import write_text
+
+WIDTH = 150
+"""Characters a line of prose, as in the other documents."""
+
+INTRODUCTION = f"""\
+Each network is profiled on each runtime from an empty table. Then 30 width vectors are drawn that were used neither
+for measuring nor for calibration, their latency is predicted and the predictions are written down; only then is each
+measured, twice, in two passes over all vectors, by turns with a reference (the half-width network) that divides the
+machine's drift out, as profiling does. One thread, pinned. The truth is the geometric mean of the two passes; *twice*
+is how far they are apart, the noise that no prediction can beat.
+
+Of the vectors a third are free (each group its own random share of a random level, in steps of 1), a third stand on
+step edges (multiples of the found step or, at every second group on average, one channel more), and a third are what
+the greedy solver leaves at budgets spread evenly over 30 to 95 % of the unpruned latency, with made-up importances
+(log-normal among channels and among groups, seeded).
+
+Goals: mean error at most {GOALS["mae"]:.0%}, 95th percentile at most {GOALS["p95"]:.0%}, Kendall's tau within the
+network at least {GOALS["tau"]:.2f}, and at least {GOALS["coverage"]:.0%} of the measured values inside the stated 90
+% intervals. What misses its goal is **bold**. Errors are relative to the measured latency.
+"""
+
+PEERS_INTRODUCTION = """\
+The same vectors predicted in other ways from the same measurements, as mean error / 95th percentile / tau. The linear
+fits and the interpolation (as ModelOpt does it) see the whole networks that profiling measured, fitted by least
+squares on relative errors. For isolated units every unit is cut out of the ONNX graph and timed alone, at the widths
+of some of these networks, each distinct unit once; what is between is read off the same surfaces as ours, and their
+sum is taken as it is or, in the last column, with scale and overhead fitted to whole networks as for ours.
+"""
+
+COST_INTRODUCTION = """\
+Seconds from the module to the finished table (trace and export included, stopped after 120 s of profiling), and whole
+networks measured: from an empty table, and with the rows of all other networks on the same runtime in it. *Known* are
+the families of the network's units that the others' tables priced already. At least 16 networks of each structure are
+measured in any case.
+"""
+
+ISOLATED_INTRODUCTION = """\
+Sum of the units' times over the time of the whole network, mean ± standard deviation over networks at different
+widths: as taken in place from the runtime's own profile, and of the same units cut out and timed alone. A ratio off 1
+can be calibrated; one that changes with the widths cannot.
+"""
+
+Row = list[str]
+
+
+def read_lines(names: Sequence[str], store: Path) -> list[Line]:
+    """Every network on every runtime, whether it was run or not."""
+    lines = []
+    for runtime in RUNTIMES:
+        for name in names:
+            stored = read_cell(path_of(store, name, runtime), Cell)
+            moved = read_cell(path_of(store, name, runtime, Transfer), Transfer)
+            setting, cell = stored or (None, None)
+            lines.append(Line(name, runtime, setting, cell, moved[1] if moved else None))
+    return lines
+
+
+def write_report(names: Sequence[str], store: Path, out: Path) -> int:
+    """Write the report, and the plot beside it.
+
+    Returns:
+        How many cells failed.
+    """
+    lines = read_lines(names, store)
+    finished = {(line.name, line.runtime): line.finished.vectors for line in lines if line.finished}
+    plot = draw_scatter(finished, out.with_suffix(".svg")) if finished else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, make_report(lines, plot.name if plot else None))
+    return len(_failures(lines))
+
+
+def make_report(lines: Sequence[Line], plot: str | None = None) -> str:
+    """The report as Markdown."""
+    parts = [
+        "# Fidelity",
+        wrapped(INTRODUCTION),
+        wrapped(_measured_with(lines)),
+        "## In short",
+        wrapped(summarize(lines)),
+    ]
+    if plot:
+        parts.append(f"![predicted over measured latency of each held-out network]({plot})")
+    for title, text, table in (
+        ("Predictions", "", _ours),
+        ("Beside what others do", PEERS_INTRODUCTION, _peers),
+        ("What it costs", COST_INTRODUCTION, _costs),
+        ("In place and isolated", ISOLATED_INTRODUCTION, _isolated),
+    ):
+        parts.append(f"## {title}")
+        parts += [wrapped(text)] if text else []
+        for runtime in dict.fromkeys(line.runtime for line in lines):
+            parts += [f"### {runtime}", table([line for line in lines if line.runtime == runtime])]
+    failures = _failures(lines)
+    parts += ["## What failed", wrapped("\n".join(f"* {words}" for words in failures)) if failures else "Nothing."]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs and bullets in lines of `WIDTH`."""
+    found = ""
+    for block in re.split(r"\n\n|\n(?=\* )", text.strip()):
+        bullet = block.startswith("* ")
+        wrapper = textwrap.TextWrapper(WIDTH, break_on_hyphens=False, break_long_words=False)
+        wrapper.subsequent_indent = "  " if bullet else ""
+        found += ("\n" if bullet else "\n\n" if found else "") + wrapper.fill(" ".join(block.split()))
+    return found.strip()
+
+
+def _measured_with(lines: Sequence[Line]) -> str:
+    """The command, the machine, the day and the versions, as stored with the cells."""
+    settings = [line.setting for line in lines if line.setting]
+    if not settings:
+        return "Nothing was run yet: `make fidelity`."
+    days = sorted({setting.date for setting in settings})
+    day = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    versions = sorted({f"{name} {version}" for setting in settings for name, version in setting.versions.items()})
+    machines = sorted({setting.processor for setting in settings})
+    text = f"`make fidelity`, {day}, on {', '.join(machines)}, 1 thread; {', '.join(versions)}."
+    old = sum(setting.sources != hash_sources() for setting in settings)
+    if old:
+        text += f" {old} of {len(settings)} cells were measured with other sources than those of this report."
+    return text
+
+
+def _ours(lines: Sequence[Line]) -> str:
+    heads = ["network", "units", "unpruned", "twice", "mean error", "p95", "bias", "tau", "covered"]
+    heads += [*KINDS.values(), "forms guessed"]
+
+    def row(line: Line) -> Row:
+        cell = line.finished
+        if cell is None:
+            return [line.name]
+        ours, misses = judge_ours(cell.vectors), set(judge_ours(cell.vectors).misses())
+        figures = {
+            "mae": percent(ours.mae),
+            "p95": percent(ours.p95),
+            "bias": f"{ours.bias:+.1%}",
+            "tau": number(ours.tau),
+            "coverage": f"{ours.coverage:.0%}",
+        }
+        return [
+            line.name,
+            str(cell.units),
+            "" if cell.unpruned_ms is None else f"{cell.unpruned_ms:.3g} ms",
+            percent(judge_twice(cell.vectors).mae),
+            *(f"**{text}**" if name in misses else text for name, text in figures.items()),
+            *(percent(mae) for mae in by_kind(cell.vectors).values()),
+            percent(judge_guessed(cell.vectors).mae),
+        ]
+
+    return table(heads, lines, row)
+
+
+def _peers(lines: Sequence[Line]) -> str:
+    def row(line: Line) -> Row:
+        cell = line.finished
+        if cell is None:
+            return [line.name]
+        return [
+            line.name,
+            _three(judge_twice(cell.vectors)),
+            _three(judge_ours(cell.vectors)),
+            *(_three(judge_peer(cell.vectors, peer)) for peer in PEERS),
+        ]
+
+    return table(["network", "measuring twice", "ours", *PEERS], lines, row)
+
+
+def _costs(lines: Sequence[Line]) -> str:
+    def row(line: Line) -> Row:
+        first, moved = line.finished, line.transfer
+        cells = [line.name, *_cost(first.profiled if first else None)]
+        if moved is None or moved.profiled is None:
+            return [*cells, "", "", "", ""]
+        return [*cells, *_cost(moved.profiled), f"{moved.known} of {moved.families}", str(len(moved.others))]
+
+    heads = ["network", "from nothing: seconds", "networks", "unit rows", "with the others: seconds", "networks"]
+    return table([*heads, "unit rows", "families known", "other networks"], lines, row)
+
+
+def _cost(profiled: Profiled | None) -> Row:
+    if profiled is None:
+        return ["", "", ""]
+    return [f"{profiled.seconds:.0f}", str(profiled.measured), str(profiled.rows)]
+
+
+def _isolated(lines: Sequence[Line]) -> str:
+    def row(line: Line) -> Row:
+        found = line.finished.isolated if line.finished else None
+        if found is None:
+            return [line.name]
+        ratios = [ratio_figures(found.sums, number) for number in (1, 0)]
+        texts = ["" if ratio is None else f"{ratio[0]:.3f} ± {ratio[1]:.3f}" for ratio in ratios]
+        counts = [str(found.units), str(found.failed), str(found.missing), str(found.networks)]
+        return [line.name, *texts, *counts, f"{found.seconds:.0f}"]
+
+    heads = ["network", "in place / whole", "isolated / whole", "isolated units timed", "failed", "without a time"]
+    return table([*heads, "networks", "seconds"], lines, row)
+
+
+def table(heads: Sequence[str], lines: Iterable[Line], row: Callable[[Line], Row]) -> str:
+    """A Markdown table, a row a line; what a row leaves out is empty."""
+    rows = [row(line) for line in lines]
+    texts = [heads, ["---", *["--:"] * (len(heads) - 1)], *([*own, *[""] * (len(heads) - len(own))] for own in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in texts)
+
+
+def _failures(lines: Sequence[Line]) -> list[str]:
+    found = []
+    for line in lines:
+        if line.cell is not None and line.finished is None:
+            found.append(f"{line.name} on {line.runtime}: {line.cell.failure}")
+        if line.transfer is not None and line.transfer.failure is not None:
+            found.append(f"{line.name} on {line.runtime}, with the others' tables: {line.transfer.failure}")
+    return found
+
+
+def _three(figures: Figures | None) -> str:
+    if figures is None:
+        return ""
+    return f"{figures.mae:.1%} / {figures.p95:.1%} / {number(figures.tau)}"
