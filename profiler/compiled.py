@@ -1,5 +1,6 @@
 """The memory of a traced network as a compiler lays it out: kernels fused, tensors packed, as functions of widths."""
 
+from collections import Counter
 from dataclasses import replace
 
 from lut.memory import Liveness, MemoryRules
@@ -20,10 +21,16 @@ GENERATED_POINTWISE = frozenset("_prelu_kernel prelu".split())
 """Element by element, but written as kernels of their own."""
 
 
-def compiled_liveness(structure: Structure, rules: MemoryRules) -> Liveness:
-    """Tell what a compiler keeps of a traced network, under its rules; without a contraction there is no workspace."""
+def compiled_liveness(structure: Structure, rules: MemoryRules, *, folded: bool = True) -> Liveness:
+    """Tell what a compiler keeps of a traced network; without a contraction there is no workspace.
+
+    Args:
+        structure: the network's trace and groups.
+        rules: the compiler's.
+        folded: the compiler is given the network with its batch norms folded into the convolutions, as it is deployed.
+    """
     trace = structure.trace
-    lowered = _Lowered(trace)
+    lowered = _Lowered(trace, folded=folded)
     leaving = {lowered.root(index) for index in trace.outputs}
     shapes = {number: value.shape for number, value in enumerate(trace.values)}
     found = network_lifetimes(lowered.operations, shapes, trace.inputs, leaving)
@@ -37,17 +44,24 @@ def compiled_liveness(structure: Structure, rules: MemoryRules) -> Liveness:
 class _Lowered:
     """The trace's operations by kind, views seen as what they are views of."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, *, folded: bool) -> None:
         self.trace = trace
         self.source: dict[int, int] = {}
         self.operations: list[Operation] = []
+        readers = Counter(value for step in trace.steps for value in step.inputs)
+        readers.update(trace.outputs)
+        convolved: set[int] = set()
         for step in trace.steps:
             inputs = tuple(self.root(v) for v in step.inputs if trace.values[v].from_input)
             outputs = tuple(v for v in step.outputs if v is not None)
-            if free_because(trace, step) or (step.name == "cat" and len(inputs) == 1):
+            joined = step.name == "cat" and len(inputs) == 1
+            absorbed = folded and step.name in NORMS and inputs[0] in convolved and readers[step.inputs[0]] == 1
+            if free_because(trace, step) or joined or absorbed:
                 if inputs:
                     self.source |= dict.fromkeys(outputs, inputs[0])
                 continue
+            if step.name == "convolution":
+                convolved.update(outputs)
             self.operations.append(Operation(_kind(step), inputs, outputs))
 
     def root(self, value: int) -> int:
@@ -71,4 +85,4 @@ def _kind(step: Step) -> Kind:
         return "join"
     if name in GENERATED_POINTWISE or not is_elementwise(step):
         return "generated"
-    return "pointwise"
+    return "pointwise" if name.rstrip("_") in {"relu", "add", "sigmoid"} else "curve"

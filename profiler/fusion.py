@@ -9,12 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["contraction", "library", "pointwise", "norm", "mean", "join", "split", "generated"]
+Kind = Literal["contraction", "library", "pointwise", "curve", "norm", "mean", "join", "split", "generated"]
 """What an operation is to the compiler.
 
 contraction: convolutions and matrix products; they absorb what follows element by element.
 library: pooling and resizing, which fuse with nothing.
-pointwise, norm: element by element (a BatchNorm is a norm).
+pointwise: sums and ReLUs, which convolutions compute themselves.
+curve, norm: all other functions of single elements; a BatchNorm that stands by itself is a norm.
 mean: over space.
 join, split: concatenation, and its opposite.
 generated: all else that is written as a kernel for the occasion: permutations, softmax, layer norms.
@@ -84,7 +85,7 @@ class _Fuser:
                     self.start(number, contracts=True)
                 case "library":
                     self.start(number, closed=True)
-                case "pointwise" | "norm":
+                case "pointwise" | "curve" | "norm":
                     self.follow(number, shapes)
                 case "mean":
                     self.average(number)
@@ -92,30 +93,40 @@ class _Fuser:
                     self.generate(number)
 
     def follow(self, number: int, shapes: Mapping[int, tuple[int, ...]]) -> None:
-        """Put an operation behind the first contraction that makes an operand of its size for it alone."""
+        """Put an operation behind a contraction that makes an operand of its shape for it alone.
+
+        Of two such contractions the first takes their sum when one of them has a norm, else the last.
+        """
         operation = self.operations[number]
+        hosts = []
         for value in operation.inputs:
             kernel = self.maker.get(value)
             if kernel is None or kernel.closed or not kernel.contracts or kernel.tail != value:
                 continue
             if self.is_alone(value) and shapes[value] == shapes[operation.outputs[0]]:
-                self.append(kernel, number)
-                return
-        self.generate(number)
+                hosts.append(kernel)
+        if hosts:
+            normed = any("norm" in self.kinds(kernel) for kernel in hosts)
+            self.append(hosts[0 if normed else -1], number)
+        else:
+            self.generate(number)
+
+    def kinds(self, kernel: Kernel) -> list[Kind]:
+        return [self.operations[member].kind for member in kernel.operations]
 
     def average(self, number: int) -> None:
-        """A mean takes the norm and what follows it away from the convolution, and is computed with them."""
+        """A mean takes the norm or curve and what follows away from the convolution, and is computed with them."""
         value = self.operations[number].inputs[0]
         kernel = self.maker.get(value)
         if kernel is None or kernel.closed or kernel.tail != value:
             self.start(number)
             return
         if kernel.contracts:
-            kinds = [self.operations[member].kind for member in kernel.operations]
-            if "norm" not in kinds:
+            kinds = self.kinds(kernel)
+            at = next((place for place, kind in enumerate(kinds) if kind in {"norm", "curve"}), None)
+            if at is None:
                 self.start(number)
                 return
-            at = kinds.index("norm")
             followers = kernel.operations[at:]
             del kernel.operations[at:]
             kernel.tail, kernel.closed = self.operations[kernel.operations[-1]].outputs[0], True

@@ -20,7 +20,8 @@ FOLLOWERS = POINTWISE | {"PRelu", "BatchNormalization", "Identity"}
 """Operations that a runtime runs in the memory of the one before them."""
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Expand".split())
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(POINTWISE, "pointwise"),
+    **dict.fromkeys(POINTWISE, "curve"),
+    **dict.fromkeys(["Relu", "Add", "Sigmoid"], "pointwise"),
     **dict.fromkeys("Conv ConvTranspose MatMul Gemm".split(), "contraction"),
     **dict.fromkeys("MaxPool AveragePool GlobalMaxPool Resize".split(), "library"),
     **dict.fromkeys(["ReduceMean", "GlobalAveragePool"], "mean"),
