@@ -1,0 +1,79 @@
+"""Memory by a compiler's rules: the same from the trace and the file, at any widths, and what the compiler says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lut.memory import MemoryRules
+from lut.records import full_widths
+from profiler.backends import BuildSettings
+from profiler.backends.tensorrt_rtx import MEMORY, TensorRtRtx
+from profiler.compiled import compiled_liveness
+from profiler.cut import cut
+from profiler.export import write_onnx
+from profiler.graph_memory import graph_memory
+from profiler.groups import read_structure
+from profiler.network import Network, analyze
+from profiler.trial import analyze_structure
+from profiler.variants import prepare
+from tests.profiler.random_networks import RandomNetwork
+from tests.profiler.test_shrunk_is_masked import few, inputs_of, networks, random_removal
+
+NETWORKS = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5")
+
+
+def known(name: str) -> Network:
+    torch.manual_seed(0)
+    return analyze(torchvision.models.get_model(name, weights=None).eval(), (torch.randn(1, 3, 64, 64),))
+
+
+def uneven(network: Network) -> dict[str, int]:
+    return {name: max(1, size - size // (2 + number % 5)) for number, (name, size) in enumerate(network.widths.items())}
+
+
+@settings(few, max_examples=15)
+@given(network=networks, seed=st.integers(0, 2**16))
+def test_a_shrunk_network_traced_anew_needs_what_was_predicted(network: RandomNetwork, seed: int) -> None:
+    inputs = inputs_of(network)
+    structure = analyze_structure(network, inputs)
+    removal = random_removal([group for group in structure.groups if not group.frozen_because], seed)
+    widths = {name: size - len(removal.get(name, ())) for name, size in full_widths(structure.groups).items()}
+    anew = read_structure(cut(network, structure.groups, removal), inputs)
+    planned = compiled_liveness(structure, MEMORY).at(widths)
+    assert planned == compiled_liveness(anew, MEMORY).at(full_widths(anew.groups))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_trace_and_the_file_say_what_the_compiler_says(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    network, path = known(name), tmp_path / "network.onnx"
+    variants, liveness = prepare(network), compiled_liveness(network.structure, MEMORY)
+    for widths in (network.widths, uneven(network)):
+        file = variants.at(variants.widths_removal(widths))
+        said, counted = liveness.at(widths), graph_memory(file, MEMORY)
+        assert counted.peak_activation_bytes == said.peak_activation_bytes
+        assert counted.workspace_bytes == said.workspace_bytes == 8_192_000
+        write_onnx(file, path)
+        report = TensorRtRtx().build(path, tmp_path / "network.engine", BuildSettings(("8.6",)))
+        assert report.max_aux_streams == 0
+        assert said.peak_activation_bytes + said.workspace_bytes == pytest.approx(report.activation_bytes, rel=0.001)
+
+
+def test_without_a_contraction_there_is_no_workspace() -> None:
+    pool = nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2))
+    liveness = compiled_liveness(read_structure(pool, (torch.randn(1, 8, 64, 64),)), MEMORY)
+    memory = liveness.at({})
+    assert (memory.peak_activation_bytes, memory.workspace_bytes) == (8 * 32 * 32 * 4, 0)
+
+
+def test_without_packing_a_compiler_needs_the_live_tensors() -> None:
+    network = known("resnet18")
+    live = compiled_liveness(network.structure, MemoryRules()).at(network.widths)
+    packed = compiled_liveness(network.structure, MEMORY).at(network.widths)
+    assert 0 < live.peak_activation_bytes <= packed.peak_activation_bytes
+    assert live.traffic_bytes == packed.traffic_bytes
