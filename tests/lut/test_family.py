@@ -109,7 +109,7 @@ def test_a_left_out_point_is_predicted_from_its_neighbours_alone() -> None:
     table = LatencyTable(CPU, [row for row in rows if row.spec.channels != (96, 64)] + [disturbed])
     said = table.estimate_many(convolution(), [(96, 64)], [(FAST,)]).ms[0]
     left_out = table.estimate_many(convolution(), [(96, 64)], [(FAST,)], left_out=True).ms[0]
-    assert abs(left_out / truth - 1) < 0.08 < said / truth - 1
+    assert 0.95 * truth < left_out < said
 
 
 def test_the_blocks_of_a_kernel_are_found_in_all_families_together() -> None:
