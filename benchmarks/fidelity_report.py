@@ -5,11 +5,14 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.fidelity_figures import (
     GOALS,
     KINDS,
     Figures,
     by_kind,
+    judge,
     judge_guessed,
     judge_ours,
     judge_peer,
@@ -31,7 +34,8 @@ Each network is profiled on each runtime from an empty table. Then 30 width vect
 for measuring nor for calibration, their latency is predicted and the predictions are written down; only then is each
 measured, twice, in two passes over all vectors, by turns with a reference (the half-width network) that divides the
 machine's drift out, as profiling does. One thread, pinned. The truth is the geometric mean of the two passes; *twice*
-is how far they are apart, the noise that no prediction can beat.
+is how far they are apart, the noise that no prediction can beat; *again* is the mean difference of what profiling
+measured from the same networks measured again beside the held-out ones, which no prediction can know.
 
 Of the vectors a third are free (each group its own random share of a random level, in steps of 1), a third stand on
 step edges (multiples of the found step or, at every second group on average, one channel more), and a third are what
@@ -147,7 +151,7 @@ def _measured_with(lines: Sequence[Line]) -> str:
 
 
 def _ours(lines: Sequence[Line]) -> str:
-    heads = ["network", "units", "unpruned", "twice", "mean error", "p95", "bias", "tau", "covered"]
+    heads = ["network", "units", "unpruned", "twice", "again", "mean error", "p95", "bias", "tau", "covered"]
     heads += [*KINDS.values(), "forms guessed"]
 
     def row(line: Line) -> Row:
@@ -167,12 +171,21 @@ def _ours(lines: Sequence[Line]) -> str:
             str(cell.units),
             "" if cell.unpruned_ms is None else f"{cell.unpruned_ms:.3g} ms",
             percent(judge_twice(cell.vectors).mae),
+            _again(cell),
             *(f"**{text}**" if name in misses else text for name, text in figures.items()),
             *(percent(mae) for mae in by_kind(cell.vectors).values()),
             percent(judge_guessed(cell.vectors).mae),
         ]
 
     return table(heads, lines, row)
+
+
+def _again(cell: Cell) -> str:
+    """By how much networks that profiling measured differ from it when they are measured again."""
+    if not cell.again_ms:
+        return ""
+    first, second = (np.array([pair[place] for pair in cell.again_ms]) for place in (0, 1))
+    return f"{judge(list(first), second).bias:+.1%}"
 
 
 def _peers(lines: Sequence[Line]) -> str:

@@ -118,6 +118,8 @@ class Cell:
         isolated: the units that were measured alone.
         units, groups: of the network.
         unpruned_ms: of the unpruned network as profiling measured it.
+        again_ms: for some of the networks that profiling measured: what it found, and what was found again between the
+            two passes over the held-out ones. It shows whether both are in one scale.
         stages_s: seconds by stage.
         failure: why there is nothing, or None.
     """
@@ -128,6 +130,7 @@ class Cell:
     units: int = 0
     groups: int = 0
     unpruned_ms: float | None = None
+    again_ms: list[list[float]] = field(default_factory=list)
     stages_s: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
 

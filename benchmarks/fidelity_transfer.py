@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.fidelity_cell import limits_of, parse_cell, to_profiled
 from benchmarks.fidelity_networks import make_network
 from benchmarks.fidelity_store import Transfer, path_of, read_setting, table_of, write_cell
-from lut import LatencyTable, TableFile
+from lut import LatencyTable, TableError, TableFile
 from lut.merge import merge
 from profiler.network import Network, analyze
 from profiler.profile import ProfileConfig, profile
@@ -31,6 +31,8 @@ def measure_transfer(name: str, runtime: str, store: Path, config: ProfileConfig
         LatpruneError: there is no other table, or the network cannot be profiled.
     """
     others = others_tables(store, name, runtime)
+    if not others:
+        raise TableError(f"there is no other network's table for {runtime} in {store}.\nRun the cells of others first")
     start = time.perf_counter()
     model, picture = make_network(name)
     network = analyze(model, (picture,))

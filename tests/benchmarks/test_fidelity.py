@@ -29,7 +29,7 @@ from benchmarks.fidelity_store import (
 )
 from benchmarks.fidelity_vectors import draw, made_up_importances
 from benchmarks.isolated import Pieces
-from lut import open_table
+from lut import TableError, open_table
 from profiler.backends import get_backend
 from profiler.backends.onnxruntime import evaluate
 from profiler.inplace import Owners
@@ -93,6 +93,7 @@ def check_cell(store: Path, runtime: str) -> None:
         assert min(kept.passes_ms) > 0
         assert set(kept.peers_ms) == set(PEERS)
         assert predicted == predicted | {"ms": kept.ms, "low_ms": kept.low_ms, "passes_ms": [], "peers_ms": {}}
+    assert len(cell.again_ms) == len(table.networks)
     assert cell.isolated is not None
     assert (cell.isolated.failed, cell.isolated.missing) == (0, 0)
     assert cell.isolated.networks == len(table.networks) == len(cell.isolated.sums)
@@ -222,6 +223,8 @@ def test_tables_of_all_other_networks_on_the_runtime_are_taken(tmp_path: Path) -
     for name, runtime in (("vit", "openvino"), ("edsr", "openvino"), ("lffn", "onnxruntime"), ("lffn", "openvino")):
         table_of(tmp_path, name, runtime).touch()
     assert list(fidelity_transfer.others_tables(tmp_path, "vit", "openvino")) == ["edsr", "lffn"]
+    with pytest.raises(TableError, match="no other network's table"):
+        fidelity_transfer.measure_transfer("tiny", "tensorrt", tmp_path, fidelity_cell.QUICK.profile)
 
 
 def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
