@@ -157,14 +157,6 @@ class Transfer:
 CellT = TypeVar("CellT", Cell, Transfer)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A cell, or a transfer, with what it was measured with."""
-
-    setting: Setting
-    values: Cell | Transfer
-
-
 def hash_sources(root: Path = ROOT) -> str:
     """Twelve digits that change with the files that cells depend on."""
     mixed = hashlib.sha256()
