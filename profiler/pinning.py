@@ -1,10 +1,15 @@
-"""Pin a measuring process to the cores that are least busy, so that it neither wanders nor shares."""
+"""Where a measuring process runs: pinned to the cores that are least busy, and told when it was interrupted there."""
 
 import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 PROC_STAT = Path("/proc/stat")
 WATCHED_S = 0.1
@@ -42,6 +47,14 @@ def keeping_off(pid: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, own)
+
+
+def count_interruptions() -> int:
+    """How often the system has taken a processor from this process against its will; 0 where nobody counts.
+
+    A run into which another process's time slice fell is as steady as any, only 4 ms longer: its time does not tell.
+    """
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def least_busy(

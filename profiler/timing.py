@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import NamedTuple
 
 from lut.errors import BackendError
 from lut.records import MeasureConfig
+from profiler.pinning import count_interruptions
 
 BLOCK = 4
 """Samples of the target before as many of the reference, and the other way round."""
@@ -99,6 +101,7 @@ def take_turns(
     *,
     runs: int,
     clock: Callable[[], float] = time.perf_counter,
+    interruptions: Callable[[], int] = count_interruptions,
 ) -> list[Runs]:
     """Time single runs of several callables in alternating blocks, so that all see the same state of the machine.
 
@@ -108,7 +111,7 @@ def take_turns(
     Raises:
         BackendError: not one sample could be taken, because the clock does not move forward.
     """
-    samplers = [_Sampler(part, clock, None) for part in parts]
+    samplers = [_Sampler(part, clock, None, interruptions) for part in parts]
     calls = [0] * len(parts)
     for place, sampler in enumerate(samplers):
         calls[place] = sampler.warm_up(config.warmup_s)
@@ -133,15 +136,27 @@ def take_turns(
     return found
 
 
+class _Sample(NamedTuple):
+    """One time, its number, and whether the system took the processor away meanwhile."""
+
+    number: int
+    seconds: float
+    interrupted: bool
+
+
 class _Sampler:
-    """Takes samples of one callable; `samples` holds (number, seconds) of those on which the clock ran forward."""
+    """Takes samples of one callable; `samples` holds those on which the clock ran forward."""
 
     def __init__(
-        self, run: Callable[[], object], clock: Callable[[], float], before: Callable[[], object] | None
+        self,
+        run: Callable[[], object],
+        clock: Callable[[], float],
+        before: Callable[[], object] | None,
+        interruptions: Callable[[], int],
     ) -> None:
-        self.run, self.clock, self.before = run, clock, before
+        self.run, self.clock, self.before, self.interruptions = run, clock, before, interruptions
         self.batch = 1
-        self.samples: list[tuple[int, float]] = []
+        self.samples: list[_Sample] = []
         self.backward = 0
 
     def once(self, runs: int) -> float:
@@ -170,18 +185,22 @@ class _Sampler:
 
     def sample(self, number: int) -> None:
         """Take one sample, or count it where the clock did not run forward."""
+        before = self.interruptions()
         took = self.once(self.batch)
         if took > 0:
-            self.samples.append((number, took / self.batch))
+            self.samples.append(_Sample(number, took / self.batch, self.interruptions() > before))
         else:
             self.backward += 1
 
     def kept(self) -> list[tuple[int, float]]:
-        """The undisturbed samples."""
+        """The undisturbed samples: none far above the median, none interrupted unless most were."""
         if not self.samples:
             return []
-        limit = DISTURBED * median(seconds for _, seconds in self.samples)
-        return [(number, seconds) for number, seconds in self.samples if seconds <= limit]
+        limit = DISTURBED * median(sample.seconds for sample in self.samples)
+        near = [sample for sample in self.samples if sample.seconds <= limit]
+        calm = [sample for sample in near if not sample.interrupted]
+        chosen = calm if 2 * len(calm) >= len(near) else near
+        return [(sample.number, sample.seconds) for sample in chosen]
 
 
 def measure(
@@ -191,6 +210,7 @@ def measure(
     reference: Callable[[], object] | None = None,
     evict: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    interruptions: Callable[[], int] = count_interruptions,
 ) -> Timing:
     """Time a callable, alternating with a reference where there is one.
 
@@ -204,6 +224,7 @@ def measure(
         evict: empties the caches; called before every sample, outside its time. Needed by `cache="cold"`; such samples
             are single runs, never batches.
         clock: seconds, from any origin.
+        interruptions: how often the system has taken the processor from this process so far.
 
     Raises:
         BackendError: not one sample could be taken, because the clock does not move forward.
@@ -211,8 +232,8 @@ def measure(
     if config.cache == "cold" and evict is None:
         raise ValueError("cache='cold' needs a callable that evicts the caches")
     before = evict if config.cache == "cold" else None
-    target = _Sampler(run, clock, before)
-    samplers = [target] if reference is None else [target, _Sampler(reference, clock, before)]
+    target = _Sampler(run, clock, before, interruptions)
+    samplers = [target] if reference is None else [target, _Sampler(reference, clock, before, interruptions)]
     for sampler in samplers:
         sampler.warm_up(config.warmup_s)
     _fill(samplers, config)

@@ -1,6 +1,7 @@
 """The sampling loop on simulated machines and clocks: no real time passes here."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, repeat
 from math import inf
 
@@ -11,7 +12,12 @@ from hypothesis import strategies as st
 
 from lut.errors import BackendError
 from lut.records import MeasureConfig
-from profiler.timing import BATCH_S, measure, median_ratio, midmean, relative_noise, take_turns
+from profiler import timing
+from profiler.timing import BATCH_S, median_ratio, midmean, relative_noise
+
+measure = partial(timing.measure, interruptions=lambda: 0)
+take_turns = partial(timing.take_turns, interruptions=lambda: 0)
+"""The machine that runs these tests may be busy; the simulated one is not."""
 
 
 class Machine:
@@ -46,61 +52,61 @@ def noisy(spread: float) -> Iterator[float]:
 
 def test_a_steady_machine_is_measured_exactly_and_no_longer_than_asked() -> None:
     machine = Machine()
-    timing = measure(machine.job(1e-3), CONFIG, clock=machine.clock)
-    assert timing.median_ms == pytest.approx(1.0)
-    assert timing.noise == pytest.approx(0.0, abs=1e-9)
-    assert timing.discarded == 0
+    found = measure(machine.job(1e-3), CONFIG, clock=machine.clock)
+    assert found.median_ms == pytest.approx(1.0)
+    assert found.noise == pytest.approx(0.0, abs=1e-9)
+    assert found.discarded == 0
     assert machine.now < 0.01 + 0.05 + 0.01
 
 
 def test_the_machines_drift_divides_out_of_the_ratio() -> None:
     machine = Machine(speed=lambda now: 1.0 / (1.0 + now))
     config = MeasureConfig(warmup_s=0.0, min_time_s=0.4, max_time_s=5.0, noise_target=0.005)
-    timing = measure(machine.job(3e-3), config, reference=machine.job(2e-3), clock=machine.clock)
-    assert timing.ratio == pytest.approx(1.5, rel=0.01)
-    assert timing.median_ms > 3.0 * 1.1
-    assert len(timing.reference_ms) == len(timing.samples_ms)
+    found = measure(machine.job(3e-3), config, reference=machine.job(2e-3), clock=machine.clock)
+    assert found.ratio == pytest.approx(1.5, rel=0.01)
+    assert found.median_ms > 3.0 * 1.1
+    assert len(found.reference_ms) == len(found.samples_ms)
 
 
 def test_noise_stops_the_sampling_only_when_it_is_small() -> None:
     counts = []
     for spread in (0.01, 0.1):
         machine = Machine()
-        timing = measure(machine.job(1e-3, noisy(spread)), CONFIG, clock=machine.clock)
-        assert timing.noise <= CONFIG.noise_target
-        counts.append(len(timing.samples_ms))
+        found = measure(machine.job(1e-3, noisy(spread)), CONFIG, clock=machine.clock)
+        assert found.noise <= CONFIG.noise_target
+        counts.append(len(found.samples_ms))
     assert counts[0] < counts[1]
 
 
 def test_a_machine_too_noisy_stops_at_the_longest_time_and_says_its_noise() -> None:
     machine = Machine()
     config = MeasureConfig(warmup_s=0.0, min_time_s=0.01, max_time_s=0.1, noise_target=1e-6)
-    timing = measure(machine.job(1e-3, noisy(0.3)), config, clock=machine.clock)
-    assert timing.noise > config.noise_target
+    found = measure(machine.job(1e-3, noisy(0.3)), config, clock=machine.clock)
+    assert found.noise > config.noise_target
     assert machine.now < 0.2
 
 
 def test_no_more_samples_are_taken_than_allowed() -> None:
     machine = Machine()
     config = MeasureConfig(warmup_s=0.0, min_time_s=0.0, max_time_s=inf, noise_target=0.0, max_samples=30)
-    timing = measure(machine.job(1e-3, noisy(0.3)), config, clock=machine.clock)
-    assert len(timing.samples_ms) + timing.discarded == 30
+    found = measure(machine.job(1e-3, noisy(0.3)), config, clock=machine.clock)
+    assert len(found.samples_ms) + found.discarded == 30
 
 
 def test_disturbed_samples_are_dropped_and_counted() -> None:
     machine = Machine()
     factors = chain(repeat(1.0, 30), repeat(50.0, 3), repeat(1.0))
-    timing = measure(machine.job(1e-3, factors), CONFIG, clock=machine.clock)
-    assert timing.discarded == 3
-    assert max(timing.samples_ms) == pytest.approx(1.0)
+    found = measure(machine.job(1e-3, factors), CONFIG, clock=machine.clock)
+    assert found.discarded == 3
+    assert max(found.samples_ms) == pytest.approx(1.0)
 
 
 def test_a_clock_that_jumps_backwards_loses_that_sample_and_counts_it() -> None:
     machine = Machine()
     factors = chain(repeat(1.0, 25), [-400.0], repeat(1.0))
-    timing = measure(machine.job(1e-3, factors), CONFIG, clock=machine.clock)
-    assert timing.discarded == 1
-    assert min(timing.samples_ms) == pytest.approx(1.0)
+    found = measure(machine.job(1e-3, factors), CONFIG, clock=machine.clock)
+    assert found.discarded == 1
+    assert min(found.samples_ms) == pytest.approx(1.0)
 
 
 def test_a_clock_that_stands_still_is_an_error_and_not_a_time() -> None:
@@ -114,18 +120,18 @@ def test_a_clock_that_stands_still_is_an_error_and_not_a_time() -> None:
 def test_short_runs_are_batched_and_their_time_is_one_runs() -> None:
     machine = Machine()
     coarse = 1e-5
-    timing = measure(machine.job(7e-6), CONFIG, clock=lambda: round(machine.now / coarse) * coarse)
-    assert timing.batch * 7e-6 >= BATCH_S / 2
-    assert timing.median_ms == pytest.approx(7e-3, rel=0.1)
+    found = measure(machine.job(7e-6), CONFIG, clock=lambda: round(machine.now / coarse) * coarse)
+    assert found.batch * 7e-6 >= BATCH_S / 2
+    assert found.median_ms == pytest.approx(7e-3, rel=0.1)
 
 
 def test_cold_samples_are_single_runs_with_the_eviction_outside_their_time() -> None:
     machine = Machine()
     evictions = machine.job(5e-3)
     config = MeasureConfig(warmup_s=0.0, min_time_s=0.0, cache="cold")
-    timing = measure(machine.job(1e-5), config, evict=evictions, clock=machine.clock)
-    assert timing.batch == 1
-    assert timing.median_ms == pytest.approx(1e-2)
+    found = measure(machine.job(1e-5), config, evict=evictions, clock=machine.clock)
+    assert found.batch == 1
+    assert found.median_ms == pytest.approx(1e-2)
 
 
 def test_cold_samples_need_an_eviction() -> None:
@@ -166,3 +172,30 @@ def test_noise_and_midmean_do_not_depend_on_the_unit(samples: list[float], scale
 
 def test_one_sample_says_nothing_about_noise() -> None:
     assert relative_noise([1.0]) == inf
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_runs_into_which_another_process_fell_are_dropped(share: float) -> None:
+    """Time slices of 4 ms, too short beside a run of 10 to stand out: only the system's count tells."""
+    machine = Machine()
+    generator = np.random.default_rng(0)
+    count = 0
+
+    def interrupted() -> Iterator[float]:
+        nonlocal count
+        while True:
+            hit = generator.random() < share
+            count += hit
+            yield 1.4 if hit else 1.0
+
+    config = MeasureConfig(warmup_s=0.0, min_time_s=1.0, max_time_s=3.0, noise_target=0.01)
+    found = measure(machine.job(1e-2, interrupted()), config, clock=machine.clock, interruptions=lambda: count)
+    assert max(found.samples_ms) == pytest.approx(10.0)
+    assert (found.discarded > 0) == (share > 0)
+
+
+def test_where_every_run_is_interrupted_they_are_all_one_has() -> None:
+    machine = Machine()
+    found = measure(machine.job(1e-3), CONFIG, clock=machine.clock, interruptions=lambda: machine.runs)
+    assert len(found.samples_ms) >= CONFIG.min_samples
+    assert found.discarded == 0
