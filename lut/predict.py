@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lut.calibration import calibrate, likely_half
+from lut.envelope import lower_envelope
 from lut.records import Basis, Calibration, Estimate, Form, NetworkMeasurement, Prediction, Unit, UnitEstimate
 from lut.surface import BASES
 from lut.table import LatencyTable
@@ -120,6 +121,22 @@ class Predictor:
         after = {**widths, group: new_width}
         touched = self._touching.get(group, ())
         return self.calibration.scale * sum(self.unit_ms(n, after) - self.unit_ms(n, widths) for n in touched)
+
+    def worth_having(self, group: str, options: Sequence[int], widths: Mapping[str, int]) -> tuple[int, ...]:
+        """Those of a group's widths that no wider one undercuts, at the current widths of the others.
+
+        Args:
+            group: its name.
+            options: ascending widths.
+            widths: of all groups.
+        """
+        touched = self._touching.get(group, ())
+        ms = np.zeros(len(options))
+        for number in touched:
+            unit = self.units[number]
+            ms += self.unit_many_ms(number, [unit.channels({**widths, group: option}) for option in options])
+        _, attained = lower_envelope(ms)
+        return tuple(option for place, option in enumerate(options) if attained[place] == place)
 
     def predict(self, widths: Mapping[str, int], forms: Forms | None = None) -> Prediction:
         """The network's latency with its interval, and its units'.

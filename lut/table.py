@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from lut.envelope import lower_envelope
 from lut.errors import MissingFamilyError, TableError
 from lut.family import Family, Pool
 from lut.records import (
@@ -25,6 +26,7 @@ from lut.records import (
 )
 from lut.store import TableFile
 from lut.surface import EstimateArrays, Points
+from lut.trend import Floats
 
 _STEP_SHARE = 0.8
 """A group's step is the smallest that serves units of this share of the group's cost."""
@@ -156,6 +158,28 @@ class LatencyTable:
         if counts.ndim != 2 or counts.shape[1] != coordinates:
             raise ValueError(f"{family} has {coordinates} channel counts; got an array of shape {counts.shape}")
         return own.estimate_many(counts, forms, left_out=left_out)
+
+    def envelope(
+        self, family: UnitFamily, channels: Sequence[int], coordinate: int
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
+        """The lower envelope along one coordinate: what a unit costs that may be padded with dead channels.
+
+        Args:
+            family: the unit's.
+            channels: of all coordinates; that of `coordinate` is the widest that is looked at.
+            coordinate: which one varies.
+
+        Returns:
+            Counts from 1 to the widest, the envelope in ms at each, and the count at or above it that attains it.
+
+        Raises:
+            MissingFamilyError: the family has no measured point.
+        """
+        counts = np.arange(1, channels[coordinate] + 1, dtype=np.int64)
+        places = np.tile(np.asarray(channels, dtype=np.int64), (len(counts), 1))
+        places[:, coordinate] = counts
+        ms, attained = lower_envelope(self.estimate_many(family, places).ms)
+        return counts, ms, counts[attained]
 
     def step(self, family: UnitFamily, coordinate: int) -> int:
         """The step found in one of a family's coordinates: only whole multiples are worth keeping (1: any count is).

@@ -186,11 +186,7 @@ class Rounds:
         limits = [latency] if latency is not None else []
         if memory is not None:
             limits.append(Limit(Memory(self.network.cut.liveness), memory))
-        options = {
-            name: width_options(width, self._step(name), self.config.min_width)
-            for name, width in widths.items()
-            if name in scores
-        }
+        options = {name: self._options(name) for name in widths if name in scores}
         together: dict[str, set[str]] = {name: {name} for name in widths}
         for unit in units:
             for name in unit.groups:
@@ -203,6 +199,13 @@ class Rounds:
             rank=self._rank(),
             together={name: frozenset(others) for name, others in together.items()},
         )
+
+    def _options(self, group: str) -> tuple[int, ...]:
+        """A group's widths worth having: on steps, and none that a wider one undercuts (the least allowed stays)."""
+        options = width_options(self.widths[group], self._step(group), self.config.min_width)
+        if self.bench.predictor is None:
+            return options
+        return tuple(sorted({options[0], *self.bench.predictor.worth_having(group, options, self.widths)}))
 
     def _step(self, group: str) -> int:
         if self.bench.predictor is None:
