@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def runs_here(table: DeviceFingerprint) -> bool:
-    """Whether the runtime that a table was measured with is installed here, in the same version.
+    """Whether the runtime that a table was measured with is here, in the same version and on the same processor.
 
-    Another processor of the same instruction set lays networks out alike; of another, forms could differ, and the
-    device's name tells the two apart.
+    How many cores this process may use makes no difference to what is compiled.
     """
     try:
         here = get_backend(table.runtime).fingerprint(table.threads or 1)
     except BackendError:
         return False
-    return (here.runtime_version, here.device) == (table.runtime_version, table.device)
+    same = here.runtime_version == table.runtime_version
+    return same and dict(here.settings).get("processor") == dict(table.settings).get("processor")
 
 
 def compile_forms(

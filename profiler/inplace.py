@@ -4,8 +4,8 @@ A node is known by the graph's value that it writes or stems from; a value that 
 reads it. A unit's time is that of all the nodes it became, layout changes included.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,41 @@ def _unit_of(owners: Owners, node: NodeTime) -> int | None:
         if name in owners.unit_of:
             return owners.unit_of[name]
     return None
+
+
+@dataclass(frozen=True)
+class CutCheck:
+    """How the cut into units agrees with what the runtime ran, in numbers of units.
+
+    Attributes:
+        alone: one kernel each, as they were cut.
+        several: more than one kernel each (layout changes, followers that were not fused).
+        merged: no kernel of their own; the runtime computes them inside others, or not at all.
+    """
+
+    alone: int
+    several: int
+    merged: int
+
+    @staticmethod
+    def of(forms: Iterable[Form]) -> "CutCheck":
+        """Count the forms of a network's units."""
+        counts = Counter(
+            "merged" if form == (MERGED,) else "alone" if _count(form) == 1 else "several" for form in forms
+        )
+        return CutCheck(counts["alone"], counts["several"], counts["merged"])
+
+    def __str__(self) -> str:
+        total = self.alone + self.several + self.merged
+        return (
+            f"the runtime runs {self.alone} of {total} units as one kernel each, {self.several} as several, and has "
+            f"merged {self.merged} into others"
+        )
+
+
+def _count(form: Form) -> int:
+    """How many kernels a form has."""
+    return sum(int(name.rpartition(" ×")[2]) if " ×" in name else 1 for name in form)
 
 
 def to_rows(

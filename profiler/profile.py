@@ -15,10 +15,10 @@ import numpy as np
 from lut import LatencyTable, Predictor, TableFile
 from lut.errors import BackendError, MissingFamilyError
 from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMeasurement
-from profiler.backends import get_backend
+from profiler.backends import get_backend, statuses
 from profiler.device import usable_cores
 from profiler.export import write_onnx
-from profiler.inplace import Owners, to_rows
+from profiler.inplace import CutCheck, Owners, to_rows
 from profiler.network import Network
 from profiler.pinning import keeping_off
 from profiler.progress import Event, Progress, silent
@@ -76,6 +76,7 @@ class ProfileReport:
         predicted_ms, measured_ms, noise: of the unpruned network.
         seconds: of the whole session.
         stopped_because: in words.
+        cut: how the units agree with the kernels of the unpruned network, or None.
         anew_because: why each variant had to be exported anew, or None.
         reference_ms: of the half-width network, in whose scale this session's rows are; None if it measured none.
     """
@@ -94,6 +95,7 @@ class ProfileReport:
     seconds: float
     stopped_because: str
     anew_because: str | None = None
+    cut: CutCheck | None = None
     reference_ms: float | None = None
 
 
@@ -194,7 +196,8 @@ def profile(
     status = get_backend(backend).status()
     if "times nodes" not in status.abilities:
         why = f": {status.why_not}" if status.why_not else ""
-        raise BackendError(f"The backend {backend} cannot measure units on this machine{why}. Here can: onnxruntime.")
+        can = ", ".join(each.name for each in statuses() if "times nodes" in each.abilities) or "none"
+        raise BackendError(f"The backend {backend} cannot measure units on this machine{why}. Here can: {can}.")
     progress(Event("export the network", 0, 1))
     variants = prepare(network)
     progress(Event("export the network", 1, 1))
@@ -254,6 +257,7 @@ def _fill(session: _Session, started: float, progress: Progress, clock: Callable
         seconds=clock() - started,
         stopped_because=stopped + _shortfall(session),
         anew_because=session.variants.anew_because,
+        cut=CutCheck.of(form for _, form in full.forms) if full and full.forms else None,
         reference_ms=session.baseline_ms,
     )
 

@@ -68,8 +68,8 @@ def predict_command(
         chosen = None if plan is None else read_plan(plan)
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
-        found, measured = predict_at(network, widths, rows, progress, compiled=not guess, check=check)
-        report = describe(network, widths, found) | {"fingerprint": rows.fingerprint.to_json()} | measured
+        found, forms, measured = predict_at(network, widths, rows, progress, compiled=not guess, check=check)
+        report = describe(network, widths, found, forms) | {"fingerprint": rows.fingerprint.to_json()} | measured
     if json:
         print_json(report)
     else:
@@ -82,8 +82,13 @@ def predict_command(
         raise typer.Exit(1)
 
 
-def describe(network: "Network", widths: Mapping[str, int], found: Prediction) -> dict[str, Any]:
-    """What the command tells of a prediction, as plain JSON."""
+def describe(
+    network: "Network", widths: Mapping[str, int], found: Prediction, forms: Forms | None = None
+) -> dict[str, Any]:
+    """What the command tells of a prediction, as plain JSON; `forms` where the network was compiled."""
+    from profiler.inplace import CutCheck
+
+    known = forms or {}
     by_name = {unit.name: unit for unit in network.units}
     units = [
         {
@@ -94,6 +99,7 @@ def describe(network: "Network", widths: Mapping[str, int], found: Prediction) -
             "low_ms": unit.estimate.low_ms,
             "high_ms": unit.estimate.high_ms,
             "basis": unit.estimate.basis,
+            "kernels": known.get(unit.unit),
         }
         for unit in found.units
     ]
@@ -109,6 +115,8 @@ def describe(network: "Network", widths: Mapping[str, int], found: Prediction) -
         "missing": missing,
         "calibration": found.calibration,
         "guessed": found.guessed,
+        "cut": str(CutCheck.of(known.values())) if known else None,
+        "free": dict(Counter(network.cut.free.values())),
         "widths": dict(widths),
         **network.memory(widths).to_json(),
     }
@@ -150,7 +158,7 @@ def predict_at(
     *,
     compiled: bool,
     check: bool,
-) -> tuple[Prediction, dict[str, Any]]:
+) -> tuple[Prediction, Forms, dict[str, Any]]:
     """Predict the network at these widths, and with `check` measure it too.
 
     Args:
@@ -160,6 +168,9 @@ def predict_at(
         progress: told of each step.
         compiled: have the table's runtime compile the network, where it is here, to know its kernels.
         check: measure the whole network on the table's own device.
+
+    Returns:
+        The prediction, what the runtime makes of the units where it was compiled, and what was measured.
 
     Raises:
         TableError: it is to be measured, and this machine is not the table's device.
@@ -184,7 +195,7 @@ def predict_at(
         if check:
             measured = _measure_whole(variants, widths, rows, progress)
     found = predict(network.units, widths, rows, forms=forms, network=network.hash, allow_missing=True)
-    return found, measured
+    return found, forms, measured
 
 
 def _measure_whole(
@@ -238,6 +249,10 @@ def _show(report: Mapping[str, Any], rows: LatencyTable, *, every: bool) -> None
     counts = Counter(unit["basis"] for unit in report["units"])
     bases = ", ".join(f"{counts[basis]} {basis}" for basis in ("measured", "interpolated", "extrapolated"))
     console.print(f"units: {bases}, {len(report['missing'])} missing")
+    free = ", ".join(f"{count} {why}" for why, count in report["free"].items())
+    console.print(f"operations that cost nothing: {free or 'none'}")
+    if report["cut"]:
+        console.print(report["cut"])
     if report["guessed"]:
         console.print(f"of {report['guessed']} units it is guessed which kernels the runtime makes of them")
     interval = f"{format_ms(report['low_ms'])} – {format_ms(report['high_ms'])}"

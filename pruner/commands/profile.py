@@ -41,7 +41,7 @@ def profile(
     networks: Annotated[int, typer.Option("--networks", min=1, help="Measure at most so many variants.")] = 60,
     target_error: Annotated[
         float, typer.Option("--target-error", min=0.0, help="Stop at this held-out error (a fraction).")
-    ] = 0.03,
+    ] = 0.015,
     max_seconds: Annotated[float | None, typer.Option("--max-seconds", min=0.0, help="Stop after this time.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the widths that are measured.")] = 0,
     json: Json = False,
@@ -96,12 +96,15 @@ def _show(report: Any, path: Path) -> None:
     table.add_row("from before", str(report.reused))
     table.add_row("failed", str(report.failed))
     table.add_row("rows in the table", str(report.rows))
-    table.add_row("held-out error", format_percent(report.error))
+    table.add_row("held-out error at stepped widths", format_percent(report.error))
+    table.add_row("held-out error at free widths", format_percent(report.error_free))
     table.add_row("unpruned network, predicted", format_ms(report.predicted_ms))
     table.add_row("unpruned network, measured", format_ms(report.measured_ms, report.noise))
     table.add_row("time taken", duration(report.seconds))
     console.print(table)
     console.print(f"stopped: {report.stopped_because}")
+    if report.cut:
+        console.print(str(report.cut))
     if report.anew_because:
         console.print(f"each variant was exported anew, which is slow: {report.anew_because}")
     console.print(f"{path}: {report.fingerprint}")

@@ -5,7 +5,7 @@ import torch
 
 from lut.records import MeasureConfig
 from profiler.backends.interface import NodeTime
-from profiler.inplace import SHORTEST_MS, Kernel, Owners, find_forms, find_kernels, to_rows
+from profiler.inplace import SHORTEST_MS, CutCheck, Kernel, Owners, find_forms, find_kernels, to_rows
 from profiler.network import Network, analyze
 from profiler.timing import relative_noise
 from profiler.worker_client import NodesReply
@@ -81,3 +81,9 @@ def test_a_failure_is_a_row_of_its_own(network: Network) -> None:
 
 def test_samples_around_nothing_have_no_noise_to_speak_of() -> None:
     assert relative_noise([0.0, 0.0, 0.0, 1.0]) == math.inf
+
+
+def test_the_cut_is_compared_with_what_the_runtime_ran() -> None:
+    check = CutCheck.of([("Conv",), ("Conv",), ("Add", "Conv"), ("Reorder ×2",), ("merged",)])
+    assert check == CutCheck(alone=2, several=2, merged=1)
+    assert "2 of 5" in str(check)
