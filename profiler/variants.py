@@ -72,9 +72,7 @@ class Variants:
             LatpruneError: the exporter cannot write the network.
         """
         if self.anew_because:
-            found = fold_norms(
-                export_named(cut(self.network.model, self.network.groups, remove), self.network.inputs)
-            )
+            found = fold_norms(export_named(cut(self.network.model, self.network.groups, remove), self.network.inputs))
             return drop(found.model, found.norms)
         return self.sliced(remove)
 
