@@ -11,6 +11,7 @@ from lut.errors import (
     TaskError,
 )
 from lut.memory import Liveness, Memory, TensorBytes
+from lut.opening import open_table
 from lut.predict import Predictor, predict
 from lut.records import (
     Basis,
@@ -34,7 +35,7 @@ from lut.records import (
 )
 from lut.store import TableFile
 from lut.surface import BASES, EstimateArrays, Points, Surface
-from lut.table import LatencyTable, open_table
+from lut.table import LatencyTable
 
 __all__ = [
     "BASES",
