@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity clean clean-all
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity memory clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -65,6 +65,10 @@ coverage: $(INSTALLED) ## every network of torchvision, beside Torch-Pruning: do
 # More for it: make fidelity FIDELITY="--only resnet18 vit", "--runtimes openvino", "--again all", "--report"
 fidelity: $(INSTALLED) ## predicted and measured latencies of twelve networks on two runtimes: docs/fidelity.md; resumable
 	$(PYTHON) -m benchmarks.fidelity $(FIDELITY)
+
+# More for it: make memory MEMORY="--only ResNet-18 EDSR", "--again"
+memory: $(INSTALLED) ## the memory of twelve networks as TensorRT for RTX counts it: docs/memory.md; resumable
+	$(PYTHON) -m benchmarks.memory $(MEMORY)
 
 clean: ## remove what building and testing leave behind
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
