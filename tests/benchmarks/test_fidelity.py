@@ -27,9 +27,9 @@ from benchmarks.fidelity_store import (
     table_of,
     write_cell,
 )
-from benchmarks.fidelity_vectors import draw, made_up_importances
+from benchmarks.fidelity_vectors import SumOfUnits, draw, made_up_importances
 from benchmarks.isolated import Pieces
-from lut import TableError, open_table
+from lut import LatencyTable, Predictor, TableError, open_table
 from profiler.backends import get_backend
 from profiler.backends.onnxruntime import evaluate
 from profiler.inplace import Owners
@@ -94,9 +94,22 @@ def check_cell(store: Path, runtime: str) -> None:
         assert set(kept.peers_ms) == set(PEERS)
         assert predicted == predicted | {"ms": kept.ms, "low_ms": kept.low_ms, "passes_ms": [], "peers_ms": {}}
     assert len(cell.again_ms) == len(table.networks)
+    check_sum_of_units(table)
     assert cell.isolated is not None
     assert (cell.isolated.failed, cell.isolated.missing) == (0, 0)
     assert cell.isolated.networks == len(table.networks) == len(cell.isolated.sums)
+
+
+def check_sum_of_units(table: LatencyTable) -> None:
+    """Plans are made at the predictor's own costs, where no unit joins many tensors."""
+    model, picture = make_network("tiny")
+    network = analyze(model, (picture,))
+    predictor = Predictor(network.units, table, network=network.hash)
+    full = network.widths
+    cost = SumOfUnits(predictor, {name: (8, 16, size) for name, size in full.items()}, full)
+    assert cost.at(full) == pytest.approx(predictor.latency_ms(full))
+    for name in full:
+        assert cost.change(full, name, 16) == pytest.approx(predictor.change_ms(full, name, 16))
 
 
 def test_units_cut_out_of_the_graph_compute_one_after_the_other_what_the_network_does() -> None:
