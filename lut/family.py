@@ -7,8 +7,8 @@ the kernels' surfaces are simple. Where the form is known (from compiling the ne
 were seen at channel counts of like alignment share in it.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lut.records import Form, Measurement, UnitFamily
-from lut.surface import EstimateArrays, Points, Surface, combine
+from lut.surface import BASES, EstimateArrays, Points, Surface, combine
 from lut.trend import Floats, Hints, Ints, Rounding, choose_rounding
 from lut.work import fit_work, work
 
@@ -41,31 +41,15 @@ class Family:
         self.points = combine([(row.spec.channels, row.median_ms or 0.0, row.noise or 0.0) for row in rows])
         self._pool = pooled
         told = [row for row in rows if row.kernels]
-        self._kernels: dict[str, list[tuple[tuple[int, ...], float, float]]] = defaultdict(list)
-        for row in told:
-            for kernel, ms in row.kernels:
-                self._kernels[kernel].append((row.spec.channels, max(ms, 1e-6), row.noise or 0.0))
         self._forms = [row.form for row in told]
         seen = np.array([row.spec.channels for row in told], dtype=np.int64)
         self._seen = seen.reshape(len(told), self.points.channels.shape[1])
-        self._surfaces: dict[str, Surface] = {}
+        self._surfaces: dict[str, Surface | None] = {}
 
     @property
     def forms(self) -> tuple[Form, ...]:
         """The forms that were seen, the most frequent first."""
-        counts: dict[Form, int] = defaultdict(int)
-        for form in self._forms:
-            counts[form] += 1
-        return tuple(sorted(counts, key=lambda form: (-counts[form], form)))
-
-    @property
-    def kernels(self) -> Mapping[str, int]:
-        """How many rows each kernel has."""
-        return {kernel: len(rows) for kernel, rows in self._kernels.items()}
-
-    def kernel_points(self, kernel: str) -> Points:
-        """A kernel's measured points."""
-        return combine(self._kernels[kernel])
+        return tuple(form for form, _ in Counter(sorted(self._forms)).most_common())
 
     @cached_property
     def whole(self) -> Surface:
@@ -75,20 +59,20 @@ class Family:
     def surface(self, kernel: str) -> Surface | None:
         """The surface of one kernel in this family; None where no family has a row of it."""
         if kernel not in self._surfaces:
-            channels = self.points.channels
-            hints = self._pool.hints(self.family, kernel, channels)
-            if kernel in self._kernels:
-                rounding = self._pool.rounding(self.family, kernel)
-                self._surfaces[kernel] = Surface(self.kernel_points(kernel), hints, rounding)
-            elif hints is not None:
-                middle = channels[[len(channels) // 2]]
-                ms = self._pool.times(self.family, kernel, middle)
-                assert ms is not None
-                guessed = Points(middle, ms, np.full(1, 0.5), np.ones(1, dtype=np.int64))
-                self._surfaces[kernel] = Surface(guessed, hints)
-            else:
-                return None
+            self._surfaces[kernel] = self._fit(kernel)
         return self._surfaces[kernel]
+
+    def _fit(self, kernel: str) -> Surface | None:
+        channels = self.points.channels
+        hints = self._pool.hints(self.family, kernel, channels)
+        points = self._pool.points(self.family, kernel)
+        if points is not None:
+            return Surface(points, hints, self._pool.rounding(self.family, kernel))
+        if hints is None:
+            return None
+        middle = slice(len(channels) // 2, len(channels) // 2 + 1)
+        guessed = Points(channels[middle], hints.ms[middle], np.full(1, 0.5), np.ones(1, dtype=np.int64))
+        return Surface(guessed, hints)
 
     def estimate_many(
         self, channels: Ints, forms: Sequence[Form | None] | None = None, *, left_out: bool = False
@@ -130,28 +114,34 @@ class Family:
         count = len(channels)
         ms, squares, spread = np.zeros(count), np.zeros(count), np.zeros(count)
         basis = np.zeros(count, dtype=np.int8)
+        found = {
+            kernel: self._kernel(kernel, channels, left_out=left_out)
+            for kernel in dict.fromkeys(kernel for form, _, _ in parts for kernel in form)
+        }
         for form, at, share in parts:
-            total, half, worst = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at), dtype=np.int8)
-            apart = np.zeros(len(at))
-            for kernel in form:
-                surface = self.surface(kernel)
-                assert surface is not None
-                found = surface.estimate_many(channels[at])
-                total += surface.left_out_ms(channels[at]) if left_out else found.ms
-                own = (found.high_ms - found.low_ms) / 2
-                half += own
-                apart += own**2
-                seen = kernel in self._kernels
-                worst = np.maximum(worst, found.basis if seen else np.int8(2))
-            width = np.sqrt(_TOGETHER * half**2 + (1 - _TOGETHER) * apart)
+            times = np.stack([found[kernel].ms[at] for kernel in form])
+            halves = np.stack([found[kernel].high_ms[at] - found[kernel].low_ms[at] for kernel in form]) / 2
+            total = times.sum(axis=0)
+            apart = (halves**2).sum(axis=0)
             ms[at] += share * total
             squares[at] += share * total**2
-            spread[at] += share * width
-            basis[at] = np.maximum(basis[at], worst)
+            spread[at] += share * np.sqrt(_TOGETHER * halves.sum(axis=0) ** 2 + (1 - _TOGETHER) * apart)
+            basis[at] = np.maximum(basis[at], np.stack([found[kernel].basis[at] for kernel in form]).max(axis=0))
         between = np.sqrt(np.maximum(squares - ms**2, 0))  # which form it is, is not known
         factor = np.exp(np.minimum((spread + 1.645 * between) / ms, 5.0))
         basis = np.where(guessed & (basis == 0), np.int8(1), basis).astype(np.int8)
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
+
+    def _kernel(self, kernel: str, channels: Ints, *, left_out: bool) -> EstimateArrays:
+        """One kernel's times at channel counts `[m, k]`; extrapolated where this family never ran it."""
+        surface = self.surface(kernel)
+        assert surface is not None
+        found = surface.estimate_many(channels)
+        if left_out:
+            found = replace(found, ms=surface.left_out_ms(channels))
+        if self._pool.points(self.family, kernel) is None:
+            found = replace(found, basis=np.full(len(channels), BASES.index("extrapolated"), dtype=np.int8))
+        return found
 
     def _shares(self, channels: Ints) -> tuple[dict[Form, Floats], NDArray[np.bool_]]:
         """How likely each seen form is at channel counts `[m, k]`, by the alignment of those at which it was seen.
@@ -188,14 +178,26 @@ class Pool:
 
     def __init__(self, rows: Sequence[Measurement]) -> None:
         """Take the rows; a kernel is fitted when first asked for."""
-        self._rows: dict[str, dict[str, list[tuple[tuple[int, ...], float]]]] = defaultdict(lambda: defaultdict(list))
+        self._rows: dict[str, dict[str, list[tuple[tuple[int, ...], float, float]]]] = {}
         self._families: dict[str, UnitFamily] = {}
         for row in rows:
             self._families[row.spec.family.key] = row.spec.family
             for kernel, ms in row.kernels:
-                self._rows[kernel][row.spec.family.key].append((row.spec.channels, max(ms, 1e-6)))
+                own = self._rows.setdefault(kernel, {}).setdefault(row.spec.family.key, [])
+                own.append((row.spec.channels, max(ms, 1e-6), row.noise or 0.0))
+        self._points: dict[tuple[str, str], Points] = {}
         self._fits: dict[str, Floats | None] = {}
         self._roundings: dict[tuple[str, str, int], Rounding] = {}
+
+    def points(self, family: UnitFamily, kernel: str) -> Points | None:
+        """A kernel's measured points in one family; None where it has none."""
+        own = self._rows.get(kernel, {}).get(family.key)
+        if own is None:
+            return None
+        place = (kernel, family.key)
+        if place not in self._points:
+            self._points[place] = combine(own)
+        return self._points[place]
 
     def times(self, family: UnitFamily, kernel: str, channels: Ints) -> Floats | None:
         """Milliseconds `[m]` that the kernel would take by what it costs elsewhere; None where no row has it."""
@@ -211,35 +213,31 @@ class Pool:
         ms = self.times(family, kernel, channels)
         if ms is None:
             return None
-        own = self._rows[kernel].get(family.key, [])
-        if own:
-            at = np.array([place for place, _ in own], dtype=np.int64).reshape(len(own), family.coordinates)
-            there = self.times(family, kernel, at)
+        own = self.points(family, kernel)
+        if own is not None:
+            there = self.times(family, kernel, own.channels)
             assert there is not None
-            ratios = np.log(np.array([value for _, value in own]) / there)
-            ms = ms * float(np.exp(np.median(ratios) * len(own) / (len(own) + 0.2)))
+            ratio, count = float(np.median(np.log(own.ms / there))), len(own.ms)
+            ms = ms * np.exp(ratio * count / (count + 0.2))
         return Hints(channels, ms)
 
     def rounding(self, family: UnitFamily, kernel: str) -> Rounding:
         """The blocks of channels in which the kernel computes: its own property, found in all families that have it."""
         key = (kernel, family.operation, family.coordinates)
         if key not in self._roundings:
-            surfaces = []
-            for other, own in self._rows[kernel].items():
-                like = self._families[other]
-                if (like.operation, like.coordinates) == key[1:]:
-                    points = combine([(channels, ms, 0.0) for channels, ms in own])
-                    surfaces.append((points.channels, points.ms))
-            self._roundings[key] = choose_rounding(surfaces)
+            like = [self._families[other] for other in self._rows[kernel]]
+            points = [self.points(other, kernel) for other in like if (other.operation, other.coordinates) == key[1:]]
+            self._roundings[key] = choose_rounding([(found.channels, found.ms) for found in points if found])
         return self._roundings[key]
 
     def _fit(self, kernel: str) -> Floats | None:
         if kernel not in self._rows:
             return None
         designs, times = [], []
-        for key, own in self._rows[kernel].items():
-            at = np.array([place for place, _ in own], dtype=np.int64)
-            at = at.reshape(len(own), self._families[key].coordinates)
-            designs.append(work(self._families[key], at))
-            times.append(np.array([value for _, value in own]))
+        for key in self._rows[kernel]:
+            family = self._families[key]
+            points = self.points(family, kernel)
+            assert points is not None
+            designs.append(work(family, points.channels))
+            times.append(points.ms)
         return fit_work(np.concatenate(designs), np.concatenate(times))

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +70,11 @@ def combine(rows: Sequence[tuple[tuple[int, ...], float, float]]) -> Points:
 
 
 def _median_and_noise(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    times = np.array([ms for ms, _ in rows], dtype=np.float64)
-    middle = float(np.median(times))
-    within = float(np.median([noise for _, noise in rows]))
-    between = 1.4826 * float(np.median(np.abs(times - middle))) / middle
+    if len(rows) == 1:
+        return rows[0]
+    middle = median(ms for ms, _ in rows)
+    within = median(noise for _, noise in rows)
+    between = 1.4826 * median(abs(ms - middle) for ms, _ in rows) / middle
     return middle, max(within, between) / math.sqrt(len(rows))
 
 
@@ -156,6 +158,7 @@ class Surface:
                 if score < 0.99 * best:
                     best, self._length, chosen = score, length, run_noise
         self._own, self._power = _powers(residuals, chosen, noise, rows)
+        self._typical = float(np.median(self._own))
         kernel = np.exp(-distances / self._length)
         self._weights, errors = _left_out(kernel, self._own / self._power, residuals)
         np.fill_diagonal(kernel, 0.0)
@@ -169,7 +172,7 @@ class Surface:
     def _deviation(self, nearness: Floats) -> Floats:
         """Standard deviation of a new measurement's log, given the nearest point alone (an upper bound)."""
         known = (nearness**2 / (1 + self._own / self._power)).max(axis=1)
-        deviation: Floats = np.sqrt(self._power * (1 - known) + float(np.median(self._own)))
+        deviation: Floats = np.sqrt(self._power * (1 - known) + self._typical)
         return deviation
 
     def _place(self, channels: Ints) -> Floats:

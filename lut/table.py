@@ -69,12 +69,12 @@ class LatencyTable:
                 self.failures.append(row)
                 continue
             rows[row.spec.family.key].append(row)
-        pool = Pool([row for own in rows.values() for row in own])
-        self._families: dict[str, Family] = {}
         for key, own in rows.items():
             in_place = [row for row in own if row.place == "in place"]
             self.set_aside += len(own) - len(in_place) if in_place else 0
-            self._families[key] = Family(own[0].spec.family, in_place or own, pool)
+            rows[key] = in_place or own
+        pool = Pool([row for own in rows.values() for row in own])
+        self._families = {key: Family(own[0].spec.family, own, pool) for key, own in rows.items()}
 
     @property
     def families(self) -> tuple[UnitFamily, ...]:
