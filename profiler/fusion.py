@@ -7,6 +7,7 @@ kind, so that a trace and an ONNX graph are fused by the same lines.
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 Kind = Literal["contraction", "library", "pointwise", "curve", "norm", "mean", "join", "split", "generated"]
@@ -103,7 +104,7 @@ class _Fuser:
             kernel = self.maker.get(value)
             if kernel is None or kernel.closed or not kernel.contracts or kernel.tail != value:
                 continue
-            if self.is_alone(value) and shapes[value] == shapes[operation.outputs[0]]:
+            if self.is_alone(value) and prod(shapes[value]) == prod(shapes[operation.outputs[0]]):
                 hosts.append(kernel)
         if hosts:
             normed = any("norm" in self.kinds(kernel) for kernel in hosts)

@@ -64,7 +64,7 @@ class _Graph:
     """A model's nodes and the shapes of its values."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = shape_inference.infer_shapes(model).graph
+        graph = shape_inference.infer_shapes(model, data_prop=True).graph
         self.nodes = list(graph.node)
         self.inputs = [value.name for value in graph.input]
         self.outputs = [value.name for value in graph.output]
@@ -142,6 +142,8 @@ class _Graph:
             else:
                 kind = KINDS.get(node.op_type, "generated")
                 operations.append(Operation(kind, tuple(number[n] for n in data), tuple(number[n] for n in outputs)))
+        for value in {value for operation in operations for value in (*operation.inputs, *operation.outputs)}:
+            self.size(names[value])
         leaving = {number[source.get(name, name)] for name in self.outputs}
         shapes = {number[name]: shape for name, shape in self.shapes.items() if name in number}
         found = network_lifetimes(operations, shapes, [number[name] for name in self.inputs], leaving)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from profiler.fusion import Kernel, Operation, fuse
 
@@ -117,7 +118,7 @@ class _Schedule:
             self.homes[value] = home
             added = {v for n in self.maker[value].operations[1:] for v in self.operations[n].inputs}
             outside = {v for v in added if v in self.maker and self.maker[v] is not self.maker[value]}
-            if any(self.shapes[v] == self.shapes[value] and self.homes.get(v) != home for v in outside):
+            if any(prod(self.shapes[v]) == prod(self.shapes[value]) and self.homes.get(v) != home for v in outside):
                 self.moved.add(value)
 
     def in_order(self, kernels: Sequence[Kernel]) -> Iterator[Kernel]:
