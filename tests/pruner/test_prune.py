@@ -64,6 +64,16 @@ def test_a_run_holds_what_other_programs_rely_on(finished: Path) -> None:
     assert {"plan.json", "model.safetensors", "model.onnx", "result.json"} <= {path.name for path in finished.iterdir()}
 
 
+def test_what_was_measured_on_the_way_is_in_the_table(finished: Path, table_path: Path, task: Task) -> None:
+    network = analyze(task.build(), task.inputs())
+    table = open_table(table_path)
+    own = [dict(row.widths) for row in table.networks if row.network == network.hash]
+    result = json.loads((finished / "result.json").read_text())
+    assert len(own) > 14  # what profiling left
+    assert network.widths | result["plan"]["widths"] in own
+    assert all(row.forms for row in table.networks)
+
+
 def test_a_pruned_network_comes_back_from_json_and_safetensors(finished: Path, task: Task) -> None:
     from profiler.backends.onnxruntime import evaluate
     from profiler.export import flat_arrays, largest_difference, output_arrays
