@@ -56,10 +56,10 @@ sum is taken as it is or, in the last column, with scale and overhead fitted to 
 """
 
 COST_INTRODUCTION = """\
-Seconds from the module to the finished table (trace and export included, stopped after 120 s of profiling), and whole
-networks measured: from an empty table, and with the rows of all other networks on the same runtime in it. *Known* are
-the families of the network's units that the others' tables priced already. At least 16 networks of each structure are
-measured in any case.
+Seconds from the module to the finished table (trace and export included), whole networks measured, and why measuring
+ended: from an empty table, and with the rows of all other networks on the same runtime in it. *Known* are the families
+of the network's units that the others' tables priced already. At least 16 networks of each structure are measured in
+any case, time permitting.
 """
 
 ISOLATED_INTRODUCTION = """\
@@ -208,17 +208,19 @@ def _costs(lines: Sequence[Line]) -> str:
         first, moved = line.finished, line.transfer
         cells = [line.name, *_cost(first.profiled if first else None)]
         if moved is None or moved.profiled is None:
-            return [*cells, "", "", "", ""]
+            return cells
         return [*cells, *_cost(moved.profiled), f"{moved.known} of {moved.families}", str(len(moved.others))]
 
-    heads = ["network", "from nothing: seconds", "networks", "unit rows", "with the others: seconds", "networks"]
-    return table([*heads, "unit rows", "families known", "other networks"], lines, row)
+    first = ["from nothing: seconds", "networks", "unit rows", "ended because"]
+    moved = ["with the others: seconds", "networks", "unit rows", "ended because", "families known", "other networks"]
+    return table(["network", *first, *moved], lines, row)
 
 
 def _cost(profiled: Profiled | None) -> Row:
     if profiled is None:
-        return ["", "", ""]
-    return [f"{profiled.seconds:.0f}", str(profiled.measured), str(profiled.rows)]
+        return ["", "", "", ""]
+    why = profiled.stopped_because.partition(",")[0]
+    return [f"{profiled.seconds:.0f}", str(profiled.measured), str(profiled.rows), why]
 
 
 def _isolated(lines: Sequence[Line]) -> str:
