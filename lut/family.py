@@ -22,6 +22,9 @@ from lut.work import fit_work, work
 
 _FINEST = 16
 """Runtimes lay channels out in blocks of up to so many: a larger power of two changes no form."""
+_FINER = (8, 4, 2, 1)
+_AGREEING = 0.9
+"""Share of the rows of an alignment that must have the forms of well aligned ones."""
 _UNLIKE = 0.05
 """How much less a form counts that was seen one step of alignment away, in one coordinate."""
 
@@ -53,8 +56,44 @@ class Family:
 
     @cached_property
     def whole(self) -> Surface:
-        """The surface of the units' whole times, whatever their forms: smoother than the truth, good for steps."""
+        """The surface of the units' whole times, whatever their forms: what there is where no kernels are told."""
         return Surface(self.points)
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """For each coordinate the step worth keeping to (1: any count is as good).
+
+        It is the larger of two: the block of the kernel that takes most time where counts are aligned, and the
+        alignment off which the runtime makes other kernels of the unit.
+        """
+        if not self._forms:
+            return self.whole.steps
+        aligned = (self._seen % _FINEST == 0).all(axis=1)
+        times: dict[str, float] = defaultdict(float)
+        for form in [form for form, at in zip(self._forms, aligned, strict=True) if at] or self._forms:
+            for kernel in form:
+                points = self._pool.points(self.family, kernel)
+                assert points is not None
+                times[kernel] += float(np.median(points.ms))
+        blocks, multiples = self._pool.rounding(self.family, max(times, key=lambda kernel: times[kernel]))
+        own = np.maximum(blocks, multiples)
+        return tuple(max(int(step), self._form_step(i)) for i, step in enumerate(own))
+
+    def _form_step(self, coordinate: int) -> int:
+        """The least power of two at whose multiples the forms are those of well aligned counts."""
+        counts = self._seen[:, coordinate]
+        usual = {form for form, count in zip(self._forms, counts, strict=True) if count % _FINEST == 0}
+        if not usual:
+            return 1
+        step = _FINEST
+        for finer in _FINER:
+            own = [
+                form in usual for form, count in zip(self._forms, counts, strict=True) if count % (2 * finer) == finer
+            ]
+            if sum(own) < _AGREEING * len(own):
+                break
+            step = finer if own else step
+        return step
 
     def surface(self, kernel: str) -> Surface | None:
         """The surface of one kernel in this family; None where no family has a row of it."""

@@ -200,11 +200,11 @@ class LatencyTable:
         for unit in units:
             if group not in unit.groups or unit.family not in self:
                 continue
-            surface = self.family(unit.family).whole
-            channels = surface.points.channels.max(axis=0) if widths is None else unit.channels(widths)
+            family = self.family(unit.family)
+            channels = family.points.channels.max(axis=0) if widths is None else unit.channels(widths)
             steps = [
                 step // math.gcd(step, count)
-                for step, coordinate in zip(surface.steps, unit.coordinates, strict=True)
+                for step, coordinate in zip(family.steps, unit.coordinates, strict=True)
                 for name, count in coordinate.terms
                 if name == group
             ]

@@ -145,3 +145,17 @@ def test_work_is_counted_from_the_familys_shapes() -> None:
         5,
         0,
     ]
+
+
+def test_a_step_keeps_to_the_kernels_blocks_and_to_where_the_forms_stay(table: LatencyTable) -> None:
+    """Blocks of 16; plain outputs of a neighbour, now and then, change nothing about the unit's own steps."""
+    assert table.family(convolution()).steps == (16, 16)
+
+
+def test_a_step_is_the_alignment_of_the_forms_where_the_kernel_goes_by_the_channel() -> None:
+    rows = []
+    for channels, _ in _sample(3, 120):
+        kernel = SLOW if channels[0] % 8 else REORDER
+        ms = float(_truth(np.array([channels]), kernel)[0]) + 1e-4 * channels[1]
+        rows.append(Measurement(UnitSpec(convolution(), channels), CONFIG, (), ms, 0.005, kernels=((kernel, ms),)))
+    assert LatencyTable(CPU, rows).family(convolution()).steps == (8, 1)
