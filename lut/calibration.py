@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from lut.records import Calibration
+from lut.surface import WIDEST
 from lut.trend import Floats
 
 _PRIOR_SPREAD = 0.05
@@ -53,11 +54,13 @@ def calibrate(sums: Floats, measured: Floats, halves: Floats | None = None) -> C
 def likely_half(calibration: Calibration, half: float) -> float:
     """Half-width of a network's 90 % interval (a fraction), from that of its units' sum and from what is known."""
     if calibration.networks == 0:
-        return math.hypot(half, _Z90 * _UNKNOWN_SPREAD)
-    if calibration.networks >= _LEAST_TO_JUDGE:
-        return max(calibration.stretch * math.hypot(half, _LEAST_HALF), _LEAST_HALF)
-    known = calibration.networks * calibration.spread**2 + _PRIOR_NETWORKS * _PRIOR_SPREAD**2
-    return math.hypot(half, _Z90 * math.sqrt(known / (calibration.networks + _PRIOR_NETWORKS)))
+        likely = math.hypot(half, _Z90 * _UNKNOWN_SPREAD)
+    elif calibration.networks >= _LEAST_TO_JUDGE:
+        likely = max(calibration.stretch * math.hypot(half, _LEAST_HALF), _LEAST_HALF)
+    else:
+        known = calibration.networks * calibration.spread**2 + _PRIOR_NETWORKS * _PRIOR_SPREAD**2
+        likely = math.hypot(half, _Z90 * math.sqrt(known / (calibration.networks + _PRIOR_NETWORKS)))
+    return min(likely, WIDEST)
 
 
 def _fit_line(sums: Floats, measured: Floats) -> tuple[float, float]:

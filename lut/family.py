@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lut.records import Form, Measurement, UnitFamily
-from lut.surface import BASES, EstimateArrays, Points, Surface, combine
+from lut.surface import BASES, WIDEST, EstimateArrays, Points, Surface, combine
 from lut.trend import Floats, Hints, Ints, Rounding, choose_rounding
 from lut.work import fit_work, work
 
@@ -167,7 +167,7 @@ class Family:
             spread[at] += share * np.sqrt(_TOGETHER * halves.sum(axis=0) ** 2 + (1 - _TOGETHER) * apart)
             basis[at] = np.maximum(basis[at], np.stack([found[kernel].basis[at] for kernel in form]).max(axis=0))
         between = np.sqrt(np.maximum(squares - ms**2, 0))  # which form it is, is not known
-        factor = np.exp(np.minimum((spread + 1.645 * between) / ms, 5.0))
+        factor = np.exp(np.minimum((spread + 1.645 * between) / ms, WIDEST))
         basis = np.where(guessed & (basis == 0), np.int8(1), basis).astype(np.int8)
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
 

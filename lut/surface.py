@@ -33,7 +33,7 @@ _NEAR_POINTS = 1500
 """Most points that are kriged (the cost is cubic); the trend takes all."""
 
 _Z90 = 1.645
-_WIDEST = 5.0
+WIDEST = 5.0
 """Largest half-width of an interval, as a logarithm: a factor of 150 already says that nothing is known."""
 
 _WITHIN_BLOCK = 0.25
@@ -111,7 +111,7 @@ class Surface:
         residuals = np.log(points.ms / self.trend.at(points.channels))[kept]
         errors = self._krige(residuals, points.noise[kept], points.rows[kept])
         self._left_out_ms = np.array(points.ms)
-        self._left_out_ms[kept] *= np.exp(-np.clip(errors, -_WIDEST, _WIDEST))
+        self._left_out_ms[kept] *= np.exp(-np.clip(errors, -WIDEST, WIDEST))
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ class Surface:
         basis, outside = self._basis(channels)
         few = 1.0 / (len(self.points.ms) + 1)  # few points cannot tell how wrong they are
         spread += np.where(basis > 0, few, 0.0) + outside * max(0.08, 0.35 / len(self.points.ms))
-        factor = np.exp(np.clip(spread, 0.005, _WIDEST))
+        factor = np.exp(np.clip(spread, 0.005, WIDEST))
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
 
     def _krige(self, residuals: Floats, noise: Floats, rows: Ints) -> Floats:

@@ -52,7 +52,7 @@ class ProfileConfig:
     """
 
     threads: int = 1
-    networks_min: int = 16
+    networks_min: int = 11
     networks_max: int = 60
     target_error: float = 0.015
     max_time_s: float | None = None

@@ -55,3 +55,10 @@ def test_few_networks_do_not_prove_that_intervals_may_be_narrow() -> None:
     sums = np.array([1.0, 2.0, 3.0])
     found = calibrate(sums, sums, 0.01 * sums)
     assert likely_half(found, 0.01) > 0.03
+
+
+def test_however_little_is_known_an_interval_has_an_end() -> None:
+    generator = np.random.default_rng(0)
+    sums = generator.uniform(1, 2, 12)
+    found = calibrate(sums, sums * np.exp(generator.normal(0, 9, 12)), 0.01 * sums)
+    assert np.isfinite(np.exp(likely_half(found, 1e6)))
