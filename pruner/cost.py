@@ -29,8 +29,10 @@ class Latency:
     name = "latency"
     unit = "ms"
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, options: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Take what predicts; `options` are the widths that a solver is going to ask about, group by group."""
         self._predictor = predictor
+        self._options = options or {}
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds of one inference."""
@@ -38,7 +40,7 @@ class Latency:
 
     def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
         """Difference in milliseconds, the whole group at once."""
-        return self._predictor.change_ms(widths, group, width)
+        return self._predictor.change_ms(widths, group, width, self._options.get(group))
 
 
 class Memory:

@@ -156,7 +156,8 @@ class Rounds:
         budget_ms, memory = limits
 
         def posed(predictor: Predictor, most_ms: float) -> Problem:
-            return self._problem(scores, Limit(Latency(predictor), most_ms), memory)
+            options = {name: self._options(name) for name in self.widths if name in scores}
+            return self._problem(scores, options, Limit(Latency(predictor, options), most_ms), memory)
 
         if budget_ms is not None:
             trial = solve_measured(
@@ -164,7 +165,8 @@ class Rounds:
             )
             widths = trial.solution.widths
         else:
-            problem = self._problem(scores, None, memory)
+            options = {name: self._options(name) for name in self.widths if name in scores}
+            problem = self._problem(scores, options, None, memory)
             solution = self.solver.solve(problem)
             if not solution.met:
                 least = Memory(self.network.cut.liveness).at(problem.narrowest())
@@ -180,13 +182,16 @@ class Rounds:
         return kept
 
     def _problem(
-        self, scores: Mapping[str, NDArray[np.float64]], latency: Limit | None, memory: float | None
+        self,
+        scores: Mapping[str, NDArray[np.float64]],
+        options: Mapping[str, tuple[int, ...]],
+        latency: Limit | None,
+        memory: float | None,
     ) -> Problem:
         units, widths = self.network.units, self.widths
         limits = [latency] if latency is not None else []
         if memory is not None:
             limits.append(Limit(Memory(self.network.cut.liveness), memory))
-        options = {name: self._options(name) for name in widths if name in scores}
         together: dict[str, set[str]] = {name: {name} for name in widths}
         for unit in units:
             for name in unit.groups:
@@ -196,7 +201,7 @@ class Rounds:
             options=options,
             scores={name: np.sort(score) for name, score in scores.items()},
             limits=limits,
-            rank=self._rank(),
+            rank=self._rank(options),
             together={name: frozenset(others) for name, others in together.items()},
         )
 
@@ -229,9 +234,9 @@ class Rounds:
             self._common = max(votes, key=lambda step: votes[step])
         return self._common
 
-    def _rank(self) -> Cost:
+    def _rank(self, options: Mapping[str, tuple[int, ...]]) -> Cost:
         if self.config.normalize == "latency" and self.bench.predictor is not None:
-            return Latency(self.bench.predictor)
+            return Latency(self.bench.predictor, options)
         if self.config.normalize == "flops":
             return Macs(self.network.units)
         if self.config.normalize == "none":

@@ -99,6 +99,9 @@ def test_the_fast_ways_agree_with_the_prediction() -> None:
     change = predictor.change_ms(WIDTHS, "g", 64)
     assert change == pytest.approx(predictor.latency_ms({**WIDTHS, "g": 64}) - total)
     assert change < 0
+    fresh = Predictor(_units(), table, network="net")
+    assert fresh.change_ms(WIDTHS, "g", 64, options=(32, 64, 96)) == pytest.approx(change)
+    assert fresh.change_ms(WIDTHS, "g", 32) == pytest.approx(predictor.change_ms(WIDTHS, "g", 32))
     assert predictor.groups == ("g", "h")
 
 
