@@ -20,9 +20,10 @@ def weights_bytes(structure: Structure) -> tuple[TensorBytes, ...]:
     """Every parameter that the run read."""
     widths = structure.parameter_coordinates()
     full = {group.name: group.size for group in structure.groups}
+    read = {value for step in structure.trace.steps for value in step.inputs}
     weights = []
-    for parameter in structure.trace.values:
-        if parameter.name and parameter.trainable:
+    for number, parameter in enumerate(structure.trace.values):
+        if parameter.name and parameter.trainable and number in read:
             dims = [c for c in widths.get(parameter.name, ()) if c.terms]
             each = parameter.bytes // max(1, prod(c.at(full) for c in dims))
             weights.append(TensorBytes(parameter.name, each, tuple(dims)))

@@ -77,3 +77,17 @@ def test_without_packing_a_compiler_needs_the_live_tensors() -> None:
     packed = compiled_liveness(network.structure, MEMORY).at(network.widths)
     assert 0 < live.peak_activation_bytes <= packed.peak_activation_bytes
     assert live.traffic_bytes == packed.traffic_bytes
+
+
+class HalfUsed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.auxiliary = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.used(x) if not self.training else self.used(x) + self.auxiliary(x)
+
+
+def test_weights_that_the_run_does_not_read_are_not_counted() -> None:
+    structure = read_structure(HalfUsed().eval(), (torch.randn(1, 3, 8, 8),))
+    assert compiled_liveness(structure, MEMORY).at(full_widths(structure.groups)).weights_bytes == 4 * (4 * 27 + 4)
