@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from benchmarks.coverage_store import read_versions
-from benchmarks.memory_networks import NETWORKS, SHRUNK, make, uneven_widths
+from benchmarks.memory_networks import HELD_OUT, NETWORKS, SHRUNK, make, uneven_widths
+from lut.errors import LatpruneError
 from lut.memory import Memory
 from profiler.backends import BuildSettings
 from profiler.backends.tensorrt_rtx import MEMORY, TensorRtRtx
@@ -36,6 +39,7 @@ SETTINGS = BuildSettings(("8.6",), max_aux_streams=0)
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "tensorrt_rtx_cu13")
 SOURCES = ("lut/memory.py", "lut/packing.py", "profiler/**/*.py", "benchmarks/memory*.py")
 GOAL = 0.05
+EVERY = (*NETWORKS, *HELD_OUT)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Row:
     Attributes:
         compiler: what the builder announces.
         trace: what the trace says, from the widths alone.
-        file: what the exported file's graph says.
+        file: what the exported file's graph says, or None where a shape cannot be inferred.
         live: the same with tensors summed while they live, as without a compiler's rules.
         compiler_weights, weights: of the parameters.
         workspace: what the rules hold beside the tensors.
@@ -55,7 +59,7 @@ class Row:
 
     compiler: int
     trace: int
-    file: int
+    file: int | None
     live: int
     compiler_weights: int
     weights: int
@@ -63,18 +67,14 @@ class Row:
     kernels: int
     seconds: float
 
-    def error(self, said: int) -> float:
-        """Relative difference of one of the figures from the compiler's."""
-        return said / self.compiler - 1
-
 
 def main() -> None:
     """Measure the networks that are not stored yet, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=NETWORKS, metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument("--only", nargs="+", choices=EVERY, metavar="NETWORK", help=", ".join(EVERY))
     parser.add_argument("--again", action="store_true", help="measure stored networks anew")
     given = parser.parse_args()
-    for name in given.only or NETWORKS:
+    for name in given.only or EVERY:
         if given.again or read(name) is None:
             sys.stderr.write(f"{name}\n")
             write(name, measure(name))
@@ -95,12 +95,12 @@ def measure(name: str) -> list[Row]:
             built = TensorRtRtx().build(path, Path(folder, "network.engine"), SETTINGS)
             assert built.activation_bytes is not None
             assert built.weights_bytes is not None
-            trace, file, live = liveness.at(widths), graph_memory(proto, MEMORY), network.memory(widths)
+            trace, live = liveness.at(widths), network.memory(widths)
             rows.append(
                 Row(
                     compiler=built.activation_bytes,
                     trace=_needed(trace),
-                    file=_needed(file),
+                    file=_counted(proto),
                     live=live.peak_activation_bytes + trace.workspace_bytes,
                     compiler_weights=built.weights_bytes,
                     weights=trace.weights_bytes,
@@ -110,6 +110,13 @@ def measure(name: str) -> list[Row]:
                 )
             )
     return rows
+
+
+def _counted(proto: onnx.ModelProto) -> int | None:
+    try:
+        return _needed(graph_memory(proto, MEMORY))
+    except LatpruneError:
+        return None
 
 
 def _needed(memory: Memory) -> int:
@@ -145,33 +152,43 @@ def read(name: str) -> tuple[dict[str, Any], list[Row]] | None:
 
 def write_report() -> None:
     """Write the figures behind the report's mark; what stands before it is kept."""
-    stored = {name: found for name in NETWORKS if (found := read(name)) is not None}
+    stored = {name: found for name in EVERY if (found := read(name)) is not None}
     text = REPORT.read_text() if REPORT.is_file() else f"# Memory\n\n{MARK}\n"
-    write_text(REPORT, text[: text.index(MARK) + len(MARK)] + "\n\n" + "\n".join(_lines(stored)) + "\n")
+    lines = [_origin([setting for setting, _ in stored.values()])]
+    for title, names in (("The networks", NETWORKS), ("Networks from which no rule was read", HELD_OUT)):
+        lines += ["", f"## {title}", "", *_table({name: stored[name][1] for name in names if name in stored})]
+    write_text(REPORT, text[: text.index(MARK) + len(MARK)] + "\n\n" + "\n".join(lines) + "\n")
 
 
-def _lines(stored: dict[str, tuple[dict[str, Any], list[Row]]]) -> list[str]:
-    settings = [setting for setting, _ in stored.values()]
+def _origin(settings: list[dict[str, Any]]) -> str:
     dates = sorted({setting["date"] for setting in settings})
     versions = sorted({f"{name} {version}" for setting in settings for name, version in setting["versions"].items()})
-    rows = [row for _, found in stored.values() for row in found]
-    close = sum(abs(row.error(row.trace)) <= GOAL for row in rows)
-    lines = [
+    sources = sorted({setting["sources"] for setting in settings})
+    return (
         f"`make memory`, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; {', '.join(versions)}; sources "
-        f"{', '.join(sorted({setting['sources'] for setting in settings}))}. The figures do not depend on the machine.",
-        "",
-        f"{close} of {len(rows)} within {GOAL:.0%} of the compiler's figure, from widths alone. "
-        "Errors: full width / the worst of five shrunk.",
+        f"{', '.join(sources)}. The machine does not matter. Errors: full width / the worst of five shrunk."
+    )
+
+
+def _table(networks: dict[str, list[Row]]) -> list[str]:
+    rows = [row for found in networks.values() for row in found]
+    close = sum(abs(row.trace / row.compiler - 1) <= GOAL for row in rows)
+    lines = [
+        f"{close} of {len(rows)} within {GOAL:.0%} of the compiler's figure, from widths alone.",
         "",
         "| network | compiler, full (MB) | trace | file | live tensors alone | weights | kernels | build (s) |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, (_, found) in stored.items():
-        full, shrunk = found[0], found[1:]
+    for name, found in networks.items():
+        full = found[0]
         cells = [name, f"{full.compiler / 1e6:.2f}"]
         for figure in ("trace", "file", "live"):
-            worst = max((row.error(getattr(row, figure)) for row in shrunk), key=abs)
-            cells.append(f"{full.error(getattr(full, figure)):+.2%} / {worst:+.2%}")
+            said = [getattr(row, figure) for row in found]
+            if None in said:
+                cells.append("–")
+                continue
+            errors = [one / row.compiler - 1 for one, row in zip(said, found, strict=True)]
+            cells.append(f"{errors[0]:+.2%} / {max(errors[1:], key=abs):+.2%}")
         weights = max((row.weights / row.compiler_weights - 1 for row in found), key=abs)
         seconds = sum(row.seconds for row in found) / len(found)
         cells += [f"{weights:+.2%}", str(full.kernels), f"{seconds:.1f}"]

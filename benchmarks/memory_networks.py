@@ -125,8 +125,8 @@ def _small_vit() -> nn.Module:
     return VisionTransformer(image_size=224, patch_size=16, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768)
 
 
-def _retinanet() -> nn.Module:
-    return DensePart(torchvision.models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None))
+def _dense_part(name: str) -> Callable[[], nn.Module]:
+    return lambda: DensePart(torchvision.models.get_model(name, weights=None, weights_backbone=None))
 
 
 def _torchvision(name: str) -> Callable[[], nn.Module]:
@@ -143,18 +143,32 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "RegNetY-400MF": (_torchvision("regnet_y_400mf"), PICTURE),
     "DenseNet-121": (_torchvision("densenet121"), PICTURE),
     "ShuffleNetV2": (_torchvision("shufflenet_v2_x1_0"), PICTURE),
-    "RetinaNet, dense part": (_retinanet, (1, 3, 320, 320)),
+    "RetinaNet, dense part": (_dense_part("retinanet_resnet50_fpn"), (1, 3, 320, 320)),
     "EDSR": (Edsr, (1, 3, 64, 64)),
     "LFFN-S": (Lffn, (1, 3, 64, 64)),
     "small ViT": (_small_vit, PICTURE),
 }
 """Each network's maker, and the shape of its input."""
 
+HELD_OUT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "ResNeXt-50": (_torchvision("resnext50_32x4d"), PICTURE),
+    "SqueezeNet 1.1": (_torchvision("squeezenet1_1"), PICTURE),
+    "GoogLeNet": (_torchvision("googlenet"), PICTURE),
+    "Inception v3": (_torchvision("inception_v3"), (1, 3, 299, 299)),
+    "MNASNet 1.0": (_torchvision("mnasnet1_0"), PICTURE),
+    "RegNetX-400MF": (_torchvision("regnet_x_400mf"), PICTURE),
+    "EfficientNetV2-S": (_torchvision("efficientnet_v2_s"), PICTURE),
+    "ConvNeXt-T": (_torchvision("convnext_tiny"), PICTURE),
+    "Swin-T": (_torchvision("swin_t"), PICTURE),
+    "FCOS, dense part": (_dense_part("fcos_resnet50_fpn"), (1, 3, 320, 320)),
+}
+"""The same of networks from which no rule was read."""
+
 
 def make(name: str) -> tuple[nn.Module, Tensor]:
     """Make a network in eval mode and an input of its shape, always the same."""
     torch.manual_seed(0)
-    maker, shape = NETWORKS[name]
+    maker, shape = (NETWORKS | HELD_OUT)[name]
     return maker().eval(), torch.randn(shape)
 
 
