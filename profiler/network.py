@@ -7,8 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from lut.memory import Memory
+from lut.errors import BackendError
+from lut.memory import Liveness, Memory
 from lut.records import ChannelGroup, Unit, full_widths
+from profiler.backends import BACKENDS, MEMORY
+from profiler.compiled import compiled_liveness
 from profiler.groups import Structure
 from profiler.trace import Trace
 from profiler.trial import analyze_structure
@@ -56,9 +59,22 @@ class Network:
         """The unpruned network's widths."""
         return full_widths(self.groups)
 
-    def memory(self, widths: Mapping[str, int], workspace_bytes: int = 0) -> Memory:
-        """Memory at the groups' widths."""
-        return self.cut.liveness.at(widths, workspace_bytes)
+    def liveness(self, runtime: str | None = None) -> Liveness:
+        """The network's tensors as a runtime keeps them; where its rules are not known, as they live.
+
+        Raises:
+            BackendError: there is no runtime of that name.
+        """
+        if runtime is not None and runtime not in {backend.name for backend in BACKENDS}:
+            raise BackendError(
+                f"There is no backend called {runtime!r}. These are known: {', '.join(b.name for b in BACKENDS)}."
+            )
+        rules = MEMORY.get(runtime or "")
+        return self.cut.liveness if rules is None else compiled_liveness(self.structure, rules)
+
+    def memory(self, widths: Mapping[str, int], workspace_bytes: int = 0, *, runtime: str | None = None) -> Memory:
+        """Memory at the groups' widths, as a runtime lays it out (see `liveness`)."""
+        return self.liveness(runtime).at(widths, workspace_bytes)
 
     def macs(self, widths: Mapping[str, int]) -> float:
         """Multiply-adds at the groups' widths."""

@@ -11,7 +11,7 @@ import onnx
 from lut.errors import BackendError, LatpruneError, RunError
 from lut.memory import Memory
 from lut.records import MeasureConfig
-from profiler.backends import get_backend
+from profiler.backends import MEMORY, get_backend
 from profiler.backends.interface import BuildSettings
 from profiler.graph_memory import graph_memory
 from profiler.progress import Event, Progress, silent
@@ -218,7 +218,7 @@ def measure(
             "The ONNX file of the same run can be measured with --backend onnxruntime."
         )
     try:
-        memory = graph_memory(onnx.load(path))
+        memory = graph_memory(onnx.load(path), MEMORY.get(backend))
     except LatpruneError:
         raise
     except Exception as error:

@@ -42,8 +42,8 @@ class Side:
     noise: float | None
     metrics: Mapping[str, float]
 
-    def to_json(self, network: Network, predictor: Predictor | None) -> dict[str, Any]:
-        """The keys that other programs rely on, and more."""
+    def to_json(self, network: Network, predictor: Predictor | None, runtime: str) -> dict[str, Any]:
+        """The keys that other programs rely on, and more; memory as `runtime` lays it out."""
         return {
             "metric": next(iter(self.metrics.values()), None),
             "metrics": dict(self.metrics),
@@ -52,7 +52,8 @@ class Side:
             "noise": self.noise,
             "parameters": sum(parameter.numel() for parameter in self.part.parameters()),
             "macs": network.macs(self.widths),
-            **network.memory(self.widths).to_json(),
+            **network.memory(self.widths, runtime=runtime).to_json(),
+            "memory_of": runtime,
         }
 
 
@@ -142,7 +143,8 @@ def finish(
     measured_ms = timed.ratio * float(before["measured_ms"])
     metrics = evaluate(task, pruned.model) if task.evaluate else {}
     progress(Event(STAGE, 2, 3))
-    total = network.memory(pruned.widths).total_bytes
+    runtime = config.memory_of or config.backend
+    total = network.memory(pruned.widths, runtime=runtime).total_bytes
     detail = f"ONNX differs from PyTorch by {difference:.1g}, at most {OUTPUTS_MATCH:.0e}"
     checks = [Check("outputs", difference <= OUTPUTS_MATCH, detail)]
     if memory is not None:
@@ -155,8 +157,8 @@ def finish(
     result = {
         "budget_ms": budget_ms,
         "memory_budget_bytes": memory,
-        "before": full.to_json(network, bench.predictor),
-        "after": small.to_json(network, bench.predictor),
+        "before": full.to_json(network, bench.predictor, runtime),
+        "after": small.to_json(network, bench.predictor, runtime),
         "metric": next(iter(before["metrics"]), None),
         "seed": config.seed,
         "versions": versions(),

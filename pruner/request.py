@@ -23,6 +23,7 @@ class PruneConfig:
         freeze: patterns of layers that stay whole.
         min_width: no group gets narrower.
         backend, threads: what measures.
+        memory_of: the runtime whose memory is meant by a budget, that of `backend` for None.
         allow_differences: fields of the fingerprint in which this machine may differ from the table's.
     """
 
@@ -36,6 +37,7 @@ class PruneConfig:
     min_width: int = 1
     backend: str = "onnxruntime"
     threads: int = 1
+    memory_of: str | None = None
     allow_differences: tuple[str, ...] = ()
 
 

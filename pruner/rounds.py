@@ -52,6 +52,7 @@ class Rounds:
         self.budget, self.config, self.solver, self.client = budget, config, solver, client
         self.state, self.progress = state, progress
         self.fixed = fixed
+        self.liveness = network.liveness(config.memory_of or config.backend)
         self.names = names_in(model, network.model)
         self.groups = renamed(network.groups, self.names)
         progress(Event("export the network", 0, 1))
@@ -71,7 +72,7 @@ class Rounds:
         before = self._before()
         unpruned_ms = float(before["measured_ms"])
         budget_ms = self.budget.latency_ms(unpruned_ms) if self.budget.on_latency else None
-        memory = self.budget.bytes(self.network.memory(self.network.widths).total_bytes)
+        memory = self.budget.bytes(self.liveness.at(self.network.widths).total_bytes)
         small = self.model
         for number in range(self.config.rounds):
             share = (number + 1) / self.config.rounds
@@ -84,7 +85,7 @@ class Rounds:
         return finish(pruned, self.bench, before, (budget_ms, memory), self.config, self.state, self.progress)
 
     def _memory_step(self, memory: float | None, share: float) -> float | None:
-        full = self.network.memory(self.network.widths).total_bytes
+        full = self.liveness.at(self.network.widths).total_bytes
         return full * (memory / full) ** share if memory else None
 
     @property
@@ -169,7 +170,7 @@ class Rounds:
             problem = self._problem(scores, options, None, memory)
             solution = self.solver.solve(problem)
             if not solution.met:
-                least = Memory(self.network.cut.liveness).at(problem.narrowest())
+                least = Memory(self.liveness).at(problem.narrowest())
                 raise BudgetError(
                     f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
                     f"the least that any plan reaches is {least / 1e6:.4g} MB."
@@ -191,7 +192,7 @@ class Rounds:
         units, widths = self.network.units, self.widths
         limits = [latency] if latency is not None else []
         if memory is not None:
-            limits.append(Limit(Memory(self.network.cut.liveness), memory))
+            limits.append(Limit(Memory(self.liveness), memory))
         together: dict[str, set[str]] = {name: {name} for name in widths}
         for unit in units:
             for name in unit.groups:

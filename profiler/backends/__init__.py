@@ -1,6 +1,10 @@
 """The runtimes that latprune knows; a new one is a file in this folder and one more line in `BACKENDS`."""
 
+from collections.abc import Mapping
+
 from lut.errors import BackendError
+from lut.memory import MemoryRules
+from profiler.backends import tensorrt_rtx
 from profiler.backends.interface import (
     Backend,
     BackendStatus,
@@ -19,6 +23,7 @@ from profiler.backends.tensorrt_rtx import TensorRtRtx
 
 __all__ = [
     "BACKENDS",
+    "MEMORY",
     "Backend",
     "BackendStatus",
     "BuildReport",
@@ -34,6 +39,10 @@ __all__ = [
 
 BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), TensorRt(), TensorRtRtx(), OpenVino())
 """Each imports its runtime when it is first used, in its own file and nowhere else."""
+
+
+MEMORY: Mapping[str, MemoryRules] = {"tensorrt-rtx": tensorrt_rtx.MEMORY}
+"""How runtimes lay out a network's memory, where that was found (docs/memory.md); of others live tensors are summed."""
 
 
 def statuses() -> list[BackendStatus]:

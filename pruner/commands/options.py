@@ -45,6 +45,10 @@ Capability = Annotated[
 
 # For what reads a table: without them it is whatever one fingerprint the table holds.
 ChosenBackend = Annotated[str | None, typer.Option("--backend", help="Rows of this runtime.")]
+MemoryOf = Annotated[
+    str | None,
+    typer.Option("--memory-of", metavar="RUNTIME", help="Whose memory is counted: tensorrt-rtx …; else the table's."),
+]
 ChosenThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Rows measured with so many threads.")]
 ChosenFingerprint = Annotated[
     str | None,

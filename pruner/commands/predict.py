@@ -20,6 +20,7 @@ from pruner.commands.options import (
     Device,
     Input,
     Json,
+    MemoryOf,
     Selection,
     TablePath,
     TaskSpec,
@@ -58,6 +59,7 @@ def predict_command(
     precision: ChosenPrecision = None,
     threads: ChosenThreads = None,
     fingerprint: ChosenFingerprint = None,
+    memory_of: MemoryOf = None,
     input: Input = None,
     batch: Batch = None,
     json: Json = False,
@@ -69,7 +71,13 @@ def predict_command(
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
         found, forms, measured = predict_at(network, widths, rows, progress, compiled=not guess, check=check)
-        report = describe(network, widths, found, forms) | {"fingerprint": rows.fingerprint.to_json()} | measured
+        runtime = memory_of or rows.fingerprint.runtime
+        report = (
+            describe(network, widths, found, forms)
+            | memory(network, widths, runtime)
+            | {"fingerprint": rows.fingerprint.to_json()}
+            | measured
+        )
     if json:
         print_json(report)
     else:
@@ -118,8 +126,16 @@ def describe(
         "cut": str(CutCheck.of(known.values())) if known else None,
         "free": dict(Counter(network.cut.free.values())),
         "widths": dict(widths),
-        **network.memory(widths).to_json(),
     }
+
+
+def memory(network: "Network", widths: Mapping[str, int], runtime: str) -> dict[str, Any]:
+    """The network's memory as a runtime lays it out, as plain JSON.
+
+    Raises:
+        BackendError: there is no such runtime.
+    """
+    return network.memory(widths, runtime=runtime).to_json() | {"memory_of": runtime}
 
 
 def read_plan(path: Path) -> "PrunePlan":
@@ -264,4 +280,4 @@ def _show(report: Mapping[str, Any], rows: LatencyTable, *, every: bool) -> None
             f"{report['discarded']} discarded); the prediction is {abs(100 * apart):.1f} % "
             f"{'above' if apart >= 0 else 'below'}"
         )
-    console.print(memory_line(report))
+    console.print(f"{memory_line(report)}, as {report['memory_of']} lays it out")

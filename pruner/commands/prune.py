@@ -9,12 +9,14 @@ from pruner.commands.options import (
     Batch,
     Capability,
     ChosenBackend,
+    ChosenFingerprint,
     ChosenPrecision,
     ChosenThreads,
     Device,
     Freeze,
     Input,
     Json,
+    MemoryOf,
     Selection,
     TablePath,
     TaskSpec,
@@ -65,6 +67,8 @@ def prune(
     compute_capability: Capability = None,
     precision: ChosenPrecision = None,
     threads: ChosenThreads = None,
+    fingerprint: ChosenFingerprint = None,
+    memory_of: MemoryOf = None,
     input: Input = None,
     batch: Batch = None,
     allow_difference: Annotated[
@@ -87,7 +91,7 @@ def prune(
         from pruner.prune import prune as run
 
         check_solver(solver, normalize)
-        rows = Selection(backend, device, compute_capability, precision, threads).open(table)
+        rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
         given = {
             "importance": importance,
             "normalize": normalize or ("memory" if budget is None else "latency"),
@@ -98,6 +102,7 @@ def prune(
             "min_width": min_width,
             "backend": rows.fingerprint.runtime,
             "threads": rows.fingerprint.threads or 1,
+            "memory_of": memory_of,
             "allow_differences": tuple(allow_difference or ()),
         }
         done = run(

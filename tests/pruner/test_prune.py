@@ -200,3 +200,20 @@ def test_a_table_from_another_device_is_refused_and_can_be_accepted() -> None:
 def test_a_budget_in_percent_is_of_the_measured_latency() -> None:
     assert Budget(fraction=0.5).latency_ms(8.0) == 4.0
     assert Budget(ms=3.0).latency_ms(8.0) == 3.0
+
+
+def test_a_memory_budget_can_be_that_of_the_runtime_it_is_deployed_on(
+    table: LatencyTable, task: Task, tmp_path: Path
+) -> None:
+    network = analyze(task.build(), task.inputs())
+    full = network.memory(network.widths, runtime="tensorrt-rtx")
+    assert full.workspace_bytes == 8_192_000
+    assert network.memory(network.widths).workspace_bytes == 0
+    config = PruneConfig(epochs=0, memory_of="tensorrt-rtx", normalize="memory")
+    run = prune(task, table, memory_bytes=int(0.97 * full.total_bytes), config=config, out=tmp_path / "run")
+    assert run.met
+    assert run.result["before"]["total_bytes"] == full.total_bytes
+    assert run.result["after"]["total_bytes"] <= 0.97 * full.total_bytes
+    assert run.result["after"]["memory_of"] == "tensorrt-rtx"
+    with pytest.raises(LatpruneError, match="no backend called 'nowhere'"):
+        prune(task, table, memory_fraction=0.9, config=PruneConfig(memory_of="nowhere"))
