@@ -21,7 +21,7 @@ from lut.records import MeasureConfig
 from profiler.backends import BuildSettings, Session, Settings, get_backend
 from profiler.device import cpu_clock_mhz, read_cpu, usable_cores
 from profiler.pinning import pin
-from profiler.timing import measure, median_ratio, relative_noise, take_turns
+from profiler.timing import cost_of_watching, measure, median_ratio, relative_noise, take_turns
 
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -97,7 +97,7 @@ class Worker:
         finally:
             plain.close()
         compared = beside[0].samples_ms if beside else ()
-        excess = sum(node.ms for node in nodes) - float(np.median(whole.samples_ms))
+        cost = cost_of_watching([node.ms for node in nodes], float(np.median(whole.samples_ms)))
         return {
             "samples_ms": whole.samples_ms,
             "median_ms": float(np.median(whole.samples_ms)),
@@ -105,7 +105,7 @@ class Worker:
             "discarded": whole.discarded + inside.discarded + sum(runs.discarded for runs in beside),
             "profiled_ms": inside.samples_ms,
             "nodes": [asdict(node) for node in nodes],
-            "node_overhead_ms": min(max(excess / len(nodes), 0.0), min(node.ms for node in nodes)),
+            "node_overhead_ms": cost,
             "reference_ms": compared,
             "reference_median_ms": float(np.median(compared)) if compared else None,
             "ratio": median_ratio(whole.samples_ms, compared),

@@ -57,8 +57,8 @@ class NodesReply:
         discarded: disturbed runs, of both sessions and the reference.
         profiled_ms: whole runs of the profiled session, those of the nodes' samples.
         nodes: of the optimised graph, in the order in which they run; times as the runtime tells them.
-        node_overhead_ms: what profiling itself adds to each node's time: the excess of the nodes' sum over the plain
-            run, shared out, and never more than the fastest node's time. It matters below about 20 µs a node.
+        node_overhead_ms: what profiling itself adds to each node's time, at most the whole of it: what brings the
+            nodes' sum down to the plain run. It matters below about 20 µs a node.
         reference_ms, reference_median_ms: of the reference, taking turns too.
         ratio: whole over reference.
         clocks_mhz: the processor's clock, where known.
