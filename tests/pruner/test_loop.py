@@ -23,7 +23,7 @@ class Table:
         kept = list(widths.values())
         return 1e-3 * (sum(a * b for a, b in itertools.pairwise(kept)) + 300)
 
-    def change_ms(self, widths: Mapping[str, int], group: str, width: int) -> float:
+    def change_ms(self, widths: Mapping[str, int], group: str, width: int, options: object = None) -> float:
         return self.latency_ms({**widths, group: width}) - self.latency_ms(widths)
 
 
