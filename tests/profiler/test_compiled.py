@@ -12,7 +12,7 @@ from torch import nn
 from lut.memory import MemoryRules
 from lut.records import full_widths
 from profiler.backends import BuildSettings
-from profiler.backends.tensorrt_rtx import MEMORY, TensorRtRtx
+from profiler.backends.tensorrt_rtx import MEMORY
 from profiler.compiled import compiled_liveness
 from profiler.cut import cut
 from profiler.export import write_onnx
@@ -21,6 +21,7 @@ from profiler.groups import read_structure
 from profiler.network import Network, analyze
 from profiler.trial import analyze_structure
 from profiler.variants import prepare
+from profiler.worker_client import WorkerClient
 from tests.profiler.random_networks import RandomNetwork
 from tests.profiler.test_shrunk_is_masked import few, inputs_of, networks, random_removal
 
@@ -59,7 +60,10 @@ def test_the_trace_and_the_file_say_what_the_compiler_says(name: str, tmp_path: 
         assert counted.peak_activation_bytes == said.peak_activation_bytes
         assert counted.workspace_bytes == said.workspace_bytes == 8_192_000
         write_onnx(file, path)
-        report = TensorRtRtx().build(path, tmp_path / "network.engine", BuildSettings(("8.6",)))
+        with WorkerClient("tensorrt-rtx") as client:  # a second build in one process can come out half a per cent off
+            report = client.build(path, tmp_path / "network.engine", BuildSettings(("8.6",))).report
+        assert report is not None
+        assert report.activation_bytes is not None
         assert report.max_aux_streams == 0
         assert said.peak_activation_bytes + said.workspace_bytes == pytest.approx(report.activation_bytes, rel=0.001)
 
