@@ -1,7 +1,6 @@
 """Write a network as ONNX with PyTorch's own exporter, and check the file against the module."""
 
 import contextlib
-import gc
 import io
 import logging
 import warnings
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lut.errors import LatpruneError
+from profiler.collecting import without_collecting
 from profiler.export_graph import fold, tidy
 from profiler.trace import undisturbed, without_fusing
 
@@ -36,18 +36,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Python looks for no garbage meanwhile, which takes a sixth of an export's time; graphs are many small objects."""
-    enabled = gc.isenabled()
-    try:
-        gc.disable()
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def to_onnx(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
@@ -78,7 +66,7 @@ def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
 
 
 def _exported(model: nn.Module, inputs: Sequence[Any], *, optimize: bool) -> onnx_ir.Model:
-    with undisturbed(model), without_fusing(), _quiet(), _without_collecting():
+    with undisturbed(model), without_fusing(), _quiet(), without_collecting():
         model.eval()
         try:
             program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=optimize, verbose=False)

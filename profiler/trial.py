@@ -3,8 +3,6 @@
 Before that, the network's code is made to follow: numbers in modules (`repair`), then modules as programs (`scribe`).
 """
 
-import contextlib
-import gc
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lut.records import ChannelGroup
+from profiler.collecting import without_collecting
 from profiler.groups import Structure, read_structure
 from profiler.labels import Doubtful
 from profiler.proof import Failure, Proof
@@ -138,20 +137,8 @@ def _either(proof: Proof) -> Failure:
 
 def analyze_structure(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> Structure:
     """Trace a network, find its groups and prove on a shrunk copy that what is prunable runs."""
-    with _without_collecting():
+    with without_collecting():
         return settle(model, inputs, read_structure(model, inputs, freeze), freeze)
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Python looks for no garbage meanwhile: there are many small objects, and all are kept to the end."""
-    enabled = gc.isenabled()
-    try:
-        gc.disable()
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def find_groups(model: nn.Module, inputs: Sequence[Any], freeze: Sequence[str] = ()) -> list[ChannelGroup]:

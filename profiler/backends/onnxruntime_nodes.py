@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lut.errors import BackendError
-from profiler.backends.interface import Attribution, NodeTime
+from profiler.backends.interface import NodeTime
+from profiler.backends.origins import Origin, spread
 from profiler.timing import midmean
 
 SUFFIX = "_kernel_time"
@@ -38,8 +39,6 @@ MOVES = frozenset(
     }
 )
 """Operations that prepare data for the node that reads it; other helpers follow the node that makes their input."""
-
-Origin = tuple[str, Attribution]
 
 
 def join_profile(profile: Path, optimised: Path, given: Path, keep: Sequence[int]) -> list[NodeTime]:
@@ -111,21 +110,9 @@ def find_origins(nodes: Sequence[Any], given: Sequence[Any]) -> list[Origin | No
     after = [[place for name in node.output for place in readers.get(name, ())] for node in nodes]
     first = [after[place] if node.op_type in MOVES else before[place] for place, node in enumerate(nodes)]
     second = [before[place] if node.op_type in MOVES else after[place] for place, node in enumerate(nodes)]
-    _spread(found, first)
-    _spread(found, second)
+    spread(found, first)
+    spread(found, second)
     return found
-
-
-def _spread(found: list[Origin | None], near: Sequence[Sequence[int]]) -> None:
-    """Hand origins on, in place, from neighbours to nodes that have none, until nothing changes."""
-    changed = True
-    while changed:
-        changed = False
-        for place, others in enumerate(near):
-            known = next((origin for origin in (found[other] for other in others) if origin is not None), None)
-            if found[place] is None and known is not None:
-                found[place] = (known[0], "neighbour")
-                changed = True
 
 
 def _own_origin(node: Any, tensors: set[str], by_node: dict[str, str]) -> Origin | None:

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from profiler.backends.interface import Attribution, NodeTime
+from profiler.backends.interface import NodeTime
+from profiler.backends.origins import Origin, spread
 from profiler.timing import midmean
 
 ROUNDED_DOWN_US = 0.5
@@ -32,8 +33,6 @@ FOLDED = frozenset({"BatchNormInference", "Convolution", "GroupConvolution", "Co
 AFFINE = frozenset({"Add", "Subtract", "Multiply", "Divide"})
 PART = "/WithoutBiases"
 """What the reader adds to a node's name for the part that its bias is added to."""
-
-Origin = tuple[str, Attribution]
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def find_origins(nodes: Sequence[RunNode], given: Mapping[str, Operation]) -> li
         [after[place] if node.layer in MOVES else before[place] for place, node in enumerate(nodes)],
         [before[place] if node.layer in MOVES else after[place] for place, node in enumerate(nodes)],
     ):
-        _spread(found, near)
+        spread(found, near)
     return found
 
 
@@ -246,18 +245,6 @@ def _fact(op: Any, key: str) -> str:
     """One of the texts that a node of the runtime's graph carries."""
     fact = op.get_rt_info()[key]
     return str(getattr(fact, "value", fact))
-
-
-def _spread(found: list[Origin | None], near: Sequence[Sequence[int]]) -> None:
-    """Hand origins on, in place, from neighbours to nodes that have none, until nothing changes."""
-    changed = True
-    while changed:
-        changed = False
-        for place, others in enumerate(near):
-            known = next((origin for origin in (found[other] for other in others) if origin is not None), None)
-            if found[place] is None and known is not None:
-                found[place] = (known[0], "neighbour")
-                changed = True
 
 
 def _moves_memory(nodes: Sequence[RunNode], node: RunNode) -> bool:
