@@ -1,5 +1,8 @@
 """From the sum of a network's units to the network: `measured ~ scale * sum + overhead`, fitted to whole networks.
 
+The overhead is what a run costs beside its units; it is negative where short kernels are timed too long, for a clock
+that rounds or a profiler that costs, which tells most in small networks.
+
 The sum of units is off by a steady factor, and a run costs something beside its units.
 """
 
@@ -16,6 +19,7 @@ _PRIOR_NETWORKS = 2
 _UNKNOWN_SPREAD = 0.15
 _LEAST_FOR_OVERHEAD = 4
 _LEAST_RANGE = 1.3
+_LEAST_SHARE = 0.5
 _LEAST_TO_JUDGE = 8
 """Networks from which on the intervals are judged by errors, and not by what is usual."""
 _LEAST_HALF = 0.01
@@ -42,13 +46,24 @@ def calibrate(sums: Floats, measured: Floats, halves: Floats | None = None) -> C
     if count >= _LEAST_FOR_OVERHEAD and sums.max() >= _LEAST_RANGE * sums.min():
         line = _fit_line(sums, measured)
         others = _left_out(sums, measured, with_overhead=True)
-        if _size(others) < 0.95 * _size(errors) and line[1] > 0:
+        if _size(others) < 0.95 * _size(errors):
             (scale, overhead), errors = line, others
     stretch = 1.0
     if halves is not None and count >= _LEAST_TO_JUDGE:
-        ratios = np.abs(errors) / np.hypot(scale * halves / (scale * sums + overhead), _LEAST_HALF)
+        ratios = np.abs(errors) / np.hypot(scale * halves / _line(scale, overhead, sums), _LEAST_HALF)
         stretch = float(np.quantile(ratios, min(0.9 * (1 + 1 / count), 1.0)))
     return Calibration(scale, overhead, _size(errors), count, stretch)
+
+
+def calibrated(calibration: Calibration, sums: Floats) -> Floats:
+    """Networks' latencies in ms, `[n]`, from the sums of their units; positive."""
+    return _line(calibration.scale, calibration.overhead_ms, sums)
+
+
+def _line(scale: float, overhead: float, sums: Floats) -> Floats:
+    """The line, which never falls under half of what the scale alone says: a latency is more than nothing."""
+    found: Floats = np.maximum(scale * sums + overhead, _LEAST_SHARE * scale * sums)
+    return found
 
 
 def likely_half(calibration: Calibration, half: float) -> float:
@@ -64,13 +79,13 @@ def likely_half(calibration: Calibration, half: float) -> float:
 
 
 def _fit_line(sums: Floats, measured: Floats) -> tuple[float, float]:
-    """Scale > 0 and overhead >= 0 by least squares on relative errors, disturbed networks weighing less (Huber)."""
+    """Scale > 0 and overhead by least squares on relative errors, disturbed networks weighing less (Huber)."""
     design = np.stack([sums, np.ones_like(sums)], axis=1) / measured[:, None]
     weights = np.ones(len(sums))
     for _ in range(5):
         weighted = design * weights[:, None]
         scale, overhead = np.linalg.solve(weighted.T @ design, weighted.sum(axis=0))
-        if overhead < 0 or scale <= 0:
+        if scale <= 0 or scale * sums.min() + overhead < _LEAST_SHARE * scale * sums.min():
             return float(np.median(measured / sums)), 0.0
         misses = np.abs(design @ (scale, overhead) - 1)
         limit = max(2.5 * float(np.median(misses)), 1e-4)
@@ -88,7 +103,7 @@ def _left_out(sums: Floats, measured: Floats, *, with_overhead: bool) -> Floats:
             scale, overhead = _fit_line(sums[others], measured[others])
         else:
             scale, overhead = float(np.median(measured[others] / sums[others])), 0.0
-        errors[index] = (scale * sums[index] + overhead) / measured[index] - 1
+        errors[index] = _line(scale, overhead, sums[[index]])[0] / measured[index] - 1
     return errors
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lut.calibration import calibrate, likely_half
+from lut.calibration import calibrate, calibrated, likely_half
 from lut.envelope import lower_envelope
 from lut.records import Basis, Calibration, Estimate, Form, NetworkMeasurement, Prediction, Unit, UnitEstimate
 from lut.surface import BASES
@@ -101,12 +101,12 @@ class Predictor:
         """The network's latency, calibrated; `forms` tells what the runtime makes of the units, where it is known."""
         known = forms or {}
         total = sum(self.estimate(n, widths, known.get(unit.name)).ms for n, unit in enumerate(self.units))
-        return self.calibration.scale * total + self.calibration.overhead_ms
+        return float(calibrated(self.calibration, np.array([total]))[0])
 
     def latencies_ms(self, widths: Sequence[Mapping[str, int]], forms: Sequence[Forms] | None = None) -> Floats:
         """The network's latency at each of many widths, `[m]`, calibrated; all at once."""
         sums, _ = self._sums_ms(widths, forms)
-        return self.calibration.scale * sums + self.calibration.overhead_ms
+        return calibrated(self.calibration, sums)
 
     def uncertainties(self, widths: Sequence[Mapping[str, int]]) -> Floats:
         """How little is known of the latency at each of many widths: the interval's half-width, a fraction, `[m]`."""
@@ -173,7 +173,7 @@ class Predictor:
             for number, unit in enumerate(self.units)
         )
         calibration = self.calibration
-        ms = calibration.scale * sum(unit.estimate.ms for unit in units) + calibration.overhead_ms
+        ms = float(calibrated(calibration, np.array([sum(unit.estimate.ms for unit in units)]))[0])
         worst: Basis = max((unit.estimate.basis for unit in units), key=BASES.index, default="extrapolated")
         halves = np.array([[(unit.estimate.high_ms - unit.estimate.low_ms) / 2] for unit in units]).reshape(-1, 1)
         half = calibration.scale * float(_half_of_sum(halves)[0])

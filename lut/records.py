@@ -308,7 +308,7 @@ class Calibration:
 
     Attributes:
         scale: factor on the sum of units.
-        overhead_ms: what a run costs beside its units.
+        overhead_ms: what a run costs beside its units; negative where short kernels are timed too long.
         spread: relative error of the fit on networks that it had not seen, root mean square (a fraction).
         networks: how many whole networks it was fitted from (0: nothing known, scale 1).
         stretch: what the intervals of the units' sums are multiplied by, so that nine of ten such networks lay inside.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lut import Calibration, calibrate
-from lut.calibration import likely_half
+from lut.calibration import calibrated, likely_half
 
 
 def test_nothing_measured_is_nothing_known() -> None:
@@ -36,9 +36,18 @@ def test_one_disturbed_network_does_not_move_the_fit() -> None:
     assert found.overhead_ms == pytest.approx(0.5, rel=0.1)
 
 
-def test_an_overhead_is_never_negative() -> None:
+def test_short_kernels_that_are_timed_too_long_are_taken_off_the_sum() -> None:
     sums = np.linspace(2, 12, 10)
-    assert calibrate(sums, 1.2 * sums - 0.5).overhead_ms == 0
+    found = calibrate(sums, 1.2 * sums - 0.5)
+    assert (found.scale, found.overhead_ms) == (pytest.approx(1.2), pytest.approx(-0.5))
+    assert calibrated(found, np.array([4.0])) == pytest.approx([4.3])
+
+
+def test_a_latency_never_falls_to_nothing() -> None:
+    found = calibrate(np.linspace(2, 12, 10), 1.2 * np.linspace(2, 12, 10) - 0.5)
+    small = calibrated(found, np.array([1e-3, 0.1, 0.4]))
+    assert (small > 0).all()
+    assert (np.diff(small) > 0).all()
 
 
 @pytest.mark.parametrize("too", [0.2, 1.0, 5.0])
