@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.fidelity_again import predict_again
 from benchmarks.fidelity_figures import judge_ours, judge_twice
 from benchmarks.fidelity_networks import NAMES, QUICK, RUNTIMES
 from benchmarks.fidelity_report import write_report
@@ -127,6 +128,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="measure these anew, or `all`")
     parser.add_argument("--transfer", action="store_true", help="with the others' tables, though not all are there")
+    parser.add_argument(
+        "--predict", action="store_true", help="measure nothing, predict stored vectors with the present code"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report")
     parser.add_argument("--seconds", type=float, help="most seconds of profiling (120)")
     parser.add_argument("--timeout", type=float, default=900.0, help="most seconds of a cell in all (900)")
@@ -153,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [name for name in every if name in options.only] if options.only else every
     again = set(names) if "all" in options.again else set(options.again)
     sweep = Sweep(options.store, options.timeout, options.quick, options.seconds)
-    if not options.report:
+    if options.predict:
+        predict_again(names, options.runtimes, options.store, say)
+    if not (options.report or options.predict):
         try:
             sweep.run(sweep.missing(names, options.runtimes, Cell, again), Cell)
             ready = [

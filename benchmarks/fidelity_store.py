@@ -17,7 +17,13 @@ STORE = ROOT / "runs" / "fidelity"
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino")
 SOURCES = ("lut/**/*.py", "profiler/**/*.py", "benchmarks/fidelity_*.py", "benchmarks/isolated.py")
 """The files of this repository that a cell depends on, its report aside."""
-NOT_SOURCES = ("fidelity_report.py", "fidelity_figures.py", "fidelity_summary.py", "fidelity_plot.py")
+NOT_SOURCES = (
+    "fidelity_again.py",
+    "fidelity_report.py",
+    "fidelity_figures.py",
+    "fidelity_summary.py",
+    "fidelity_plot.py",
+)
 
 Values = dict[str, Any]
 
@@ -121,6 +127,7 @@ class Cell:
         again_ms: for some of the networks that profiling measured: what it found, and what was found again between the
             two passes over the held-out ones. It shows whether both are in one scale.
         stages_s: seconds by stage.
+        predicted_with: the sources that predicted the vectors anew from the same table, or "".
         failure: why there is nothing, or None.
     """
 
@@ -132,6 +139,7 @@ class Cell:
     unpruned_ms: float | None = None
     again_ms: list[list[float]] = field(default_factory=list)
     stages_s: dict[str, float] = field(default_factory=dict)
+    predicted_with: str = ""
     failure: str | None = None
 
 

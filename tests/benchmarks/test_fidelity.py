@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,26 @@ def test_a_tiny_sweep_measures_what_it_predicted_and_runs_nothing_twice(
         check_cell(tmp_path, runtime)
     report = (tmp_path / "docs" / "fidelity.md").read_text(encoding="utf-8")
     assert all(f"### {runtime}" in report for runtime in SWEPT)
+    check_predicting_again(tmp_path, [*quick, "--predict"])
     assert (tmp_path / "docs" / "fidelity.svg").exists()
+
+
+def check_predicting_again(store: Path, command: list[str]) -> None:
+    """A cell of older sources gets new predictions; what was measured stays, and the report says so."""
+    path = path_of(store, "tiny", SWEPT[0])
+    stored = read_cell(path, Cell)
+    assert stored is not None
+    setting, cell = stored
+    said = [each.ms for each in cell.vectors]
+    old = replace(cell, vectors=[replace(each, ms=7.0) for each in cell.vectors])
+    write_cell(path, old, replace(setting, sources="older"))
+    assert main(command) == 0
+    anew = read_cell(path, Cell)
+    assert anew is not None
+    assert [each.ms for each in anew[1].vectors] == pytest.approx(said)
+    assert [each.passes_ms for each in anew[1].vectors] == [each.passes_ms for each in cell.vectors]
+    assert (anew[0].sources, anew[1].predicted_with) == ("older", hash_sources())
+    assert "1 of these were predicted again" in (store / "docs" / "fidelity.md").read_text(encoding="utf-8")
 
 
 def check_cell(store: Path, runtime: str) -> None:
