@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from profiler.backends.onnxruntime import evaluate
 from profiler.cut import awaken
-from profiler.folding import drop, fold_norms
 from profiler.export import export_named
+from profiler.folding import drop, fold_norms
 
 pytest.importorskip("onnxruntime")
 

@@ -9,7 +9,7 @@ import torch
 
 from lut import LatpruneError, TableFile, open_table, predict
 from profiler.network import Network, analyze
-from profiler.profile import ProfileConfig, is_stepped, profile
+from profiler.profile import ProfileConfig, profile
 from tests.pruner.example_task import SmallNet, example_inputs
 
 pytest.importorskip("onnxruntime")
