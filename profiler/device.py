@@ -77,10 +77,9 @@ def read_cpu() -> CpuFacts:
     return CpuFacts(model, stepping, usable_cores(), isa_level(flags), _largest_cache_bytes())
 
 
-def affinity(threads: int) -> str:
-    """How a worker of that many threads stands on the cores (`profiler/pinning.py`), for its fingerprint."""
-    pinned = hasattr(os, "sched_setaffinity") and threads < usable_cores()
-    return f"{'pinned' if pinned else 'free'} on {usable_cores()}"
+def affinity() -> str:
+    """How a worker stands on the cores (`profiler/pinning.py`), for its fingerprint."""
+    return f"{'pinned' if hasattr(os, 'sched_setaffinity') else 'free'} on {usable_cores()}"
 
 
 def cpu_clock_mhz() -> float | None:

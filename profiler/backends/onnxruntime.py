@@ -54,7 +54,7 @@ class OnnxRuntime:
     def fingerprint(self, threads: int) -> DeviceFingerprint:
         """This processor and ONNX Runtime's version and settings."""
         cpu = read_cpu()
-        extra: tuple[Attribute, ...] = (("affinity", affinity(threads)), ("processor", cpu.stepping))
+        extra: tuple[Attribute, ...] = (("affinity", affinity()), ("processor", cpu.stepping))
         return DeviceFingerprint(
             device=cpu.name,
             runtime=self.name,

@@ -63,7 +63,7 @@ class OpenVino:
         """This processor and OpenVINO's version and settings."""
         cpu = read_cpu()
         settings: list[Attribute] = [(name.lower(), value) for name, value in CONFIG.items()]
-        settings += [("affinity", affinity(threads)), ("device", DEVICE), ("processor", cpu.stepping)]
+        settings += [("affinity", affinity()), ("device", DEVICE), ("processor", cpu.stepping)]
         return DeviceFingerprint(
             device=cpu.name,
             runtime=self.name,
