@@ -147,10 +147,10 @@ def _measured_with(lines: Sequence[Line]) -> str:
     old = sum(setting.sources != hash_sources() for setting in settings)
     if old:
         text += f" {old} of {len(settings)} cells were measured with other sources than those of this report."
-    again = sum(line.cell is not None and line.cell.predicted_with == hash_sources() for line in lines)
+    again = sum(line.cell is not None and line.cell.predicted_with != "" for line in lines)
     if again:
         text += (
-            f" {again} of these were predicted again with its sources, from the tables as they had been measured "
+            f" {again} of these were predicted again by later sources, from the tables as they had been measured "
             "(`--predict`)."
         )
     return text
