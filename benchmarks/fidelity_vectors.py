@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lut import LatencyTable, Predictor
+from lut.calibration import calibrated
 from profiler.network import Network
 from profiler.sampling import DEVIATION, LEAST_KEPT
 from pruner.solvers import Limit, Problem, get_solver, width_options
@@ -109,7 +110,7 @@ class SumOfUnits:
         """Predicted milliseconds of one inference."""
         total = self.fixed_ms + sum(slope * widths[group] for group, slope in self.slopes.items())
         total += sum(self._ms(number, widths) for number in self.priced)
-        return self.calibration.scale * total + self.calibration.overhead_ms
+        return float(calibrated(self.calibration, np.array([total]))[0])
 
     def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
         """Difference in milliseconds, the whole group at once."""

@@ -2,8 +2,6 @@
 
 The overhead is what a run costs beside its units; it is negative where short kernels are timed too long, for a clock
 that rounds or a profiler that costs, which tells most in small networks.
-
-The sum of units is off by a steady factor, and a run costs something beside its units.
 """
 
 import math
@@ -11,7 +9,7 @@ import math
 import numpy as np
 
 from lut.records import Calibration
-from lut.surface import WIDEST
+from lut.surface import WIDEST, Z90
 from lut.trend import Floats
 
 _PRIOR_SPREAD = 0.05
@@ -24,7 +22,6 @@ _LEAST_TO_JUDGE = 8
 """Networks from which on the intervals are judged by errors, and not by what is usual."""
 _LEAST_HALF = 0.01
 """No interval is narrower than this on either side: what is measured twice differs by as much."""
-_Z90 = 1.645
 
 
 def calibrate(sums: Floats, measured: Floats, halves: Floats | None = None) -> Calibration:
@@ -69,12 +66,12 @@ def _line(scale: float, overhead: float, sums: Floats) -> Floats:
 def likely_half(calibration: Calibration, half: float) -> float:
     """Half-width of a network's 90 % interval (a fraction), from that of its units' sum and from what is known."""
     if calibration.networks == 0:
-        likely = math.hypot(half, _Z90 * _UNKNOWN_SPREAD)
+        likely = math.hypot(half, Z90 * _UNKNOWN_SPREAD)
     elif calibration.networks >= _LEAST_TO_JUDGE:
         likely = max(calibration.stretch * math.hypot(half, _LEAST_HALF), _LEAST_HALF)
     else:
         known = calibration.networks * calibration.spread**2 + _PRIOR_NETWORKS * _PRIOR_SPREAD**2
-        likely = math.hypot(half, _Z90 * math.sqrt(known / (calibration.networks + _PRIOR_NETWORKS)))
+        likely = math.hypot(half, Z90 * math.sqrt(known / (calibration.networks + _PRIOR_NETWORKS)))
     return min(likely, WIDEST)
 
 

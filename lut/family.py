@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lut.records import Form, Measurement, UnitFamily
-from lut.surface import BASES, WIDEST, EstimateArrays, Points, Surface, combine
+from lut.surface import BASES, WIDEST, Z90, EstimateArrays, Points, Surface, combine
 from lut.trend import Floats, Hints, Ints, Rounding, choose_rounding
 from lut.work import fit_work, work
 
@@ -125,7 +125,7 @@ class Family:
         """
         if not self._forms:
             found = self.whole.estimate_many(channels)
-            return replace(found, ms=self.whole.left_out_ms(channels)) if left_out else found
+            return replace(found, ms=self.whole.left_out_ms(channels, found)) if left_out else found
         parts: list[tuple[Form, NDArray[np.int64], Floats]] = []
         told = list(forms) if forms is not None else [None] * len(channels)
         numbers: dict[Form | None, list[int]] = defaultdict(list)
@@ -167,7 +167,7 @@ class Family:
             spread[at] += share * np.sqrt(_TOGETHER * halves.sum(axis=0) ** 2 + (1 - _TOGETHER) * apart)
             basis[at] = np.maximum(basis[at], np.stack([found[kernel].basis[at] for kernel in form]).max(axis=0))
         between = np.sqrt(np.maximum(squares - ms**2, 0))  # which form it is, is not known
-        factor = np.exp(np.minimum((spread + 1.645 * between) / ms, WIDEST))
+        factor = np.exp(np.minimum((spread + Z90 * between) / ms, WIDEST))
         basis = np.where(guessed & (basis == 0), np.int8(1), basis).astype(np.int8)
         return EstimateArrays(ms, ms / factor, ms * factor, basis)
 
@@ -177,7 +177,7 @@ class Family:
         assert surface is not None
         found = surface.estimate_many(channels)
         if left_out:
-            found = replace(found, ms=surface.left_out_ms(channels))
+            found = replace(found, ms=surface.left_out_ms(channels, found))
         if self._pool.points(self.family, kernel) is None:
             found = replace(found, basis=np.full(len(channels), BASES.index("extrapolated"), dtype=np.int8))
         return found

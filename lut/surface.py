@@ -32,7 +32,7 @@ _SCOUTS = 96
 _NEAR_POINTS = 1500
 """Most points that are kriged (the cost is cubic); the trend takes all."""
 
-_Z90 = 1.645
+Z90 = 1.645
 WIDEST = 5.0
 """Largest half-width of an interval, as a logarithm: a factor of 150 already says that nothing is known."""
 
@@ -118,17 +118,18 @@ class Surface:
         """For each coordinate the step found (1: none)."""
         return self.trend.steps
 
-    def left_out_ms(self, channels: Ints) -> Floats:
+    def left_out_ms(self, channels: Ints, found: EstimateArrays) -> Floats:
         """What the surface would say at each of `[m, k]` had that very point not been measured, `[m]` in ms.
 
         The trend stays as it is: what is left out is the point's pull on its surroundings.
+
+        Args:
+            channels: where.
+            found: what `estimate_many` says there.
         """
-        found = self.estimate_many(channels).ms
-        inside = ((channels >= self._low) & (channels <= self._high)).all(axis=1)
-        codes = self._code(channels)
-        at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        measured = inside & (self._codes[at] == codes)
-        ms: Floats = np.where(measured, self._left_out_ms[self._order[at]], found)
+        at = np.minimum(np.searchsorted(self._codes, self._code(channels)), len(self._codes) - 1)
+        measured = found.basis == BASES.index("measured")
+        ms: Floats = np.where(measured, self._left_out_ms[self._order[at]], found.ms)
         return ms
 
     def estimate_many(self, channels: Ints) -> EstimateArrays:
@@ -166,7 +167,7 @@ class Surface:
         errors *= np.sqrt(count / (count - freedom))
         ratios = np.abs(errors) / self._deviation(kernel)
         level = min(0.9 * (1 + 1 / count), 1.0)
-        self._scale = float(np.quantile(ratios, level)) if count >= 10 else max(_Z90, float(ratios.max()))
+        self._scale = float(np.quantile(ratios, level)) if count >= 10 else max(Z90, float(ratios.max()))
         return errors
 
     def _deviation(self, nearness: Floats) -> Floats:
