@@ -284,7 +284,9 @@ def test_a_task_that_cannot_be_used_is_the_users_error(source: str, said: str, c
 def test_ctrl_c_stops_with_one_line(tmp_path: Path) -> None:
     # exec() makes CPython end by the signal itself, were that not taken back
     kill = f"exec('os.kill(os.getpid(), {int(signal.SIGINT)})')"
-    source = TASK.replace("def model():", f"def model():\n    {kill}")
+    # what is started in the background inherits that SIGINT is ignored; at a terminal it is not
+    listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    source = TASK.replace("def model():", f"def model():\n    import signal\n    {listen}\n    {kill}")
     (tmp_path / "stopped.py").write_text(source)
     done = process("profile", tmp_path / "stopped.py", "--table", tmp_path / "t.db")
     assert done.returncode == 130
