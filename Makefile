@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity memory clean clean-all
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity memory versus clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -69,6 +69,11 @@ fidelity: $(INSTALLED) ## predicted and measured latencies of twelve networks on
 # More for it: make memory MEMORY="--only ResNet-18 EDSR", "--again"
 memory: $(INSTALLED) ## the memory of twelve networks as TensorRT for RTX counts it: docs/memory.md; resumable
 	$(PYTHON) -m benchmarks.memory $(MEMORY)
+
+# More for it: make versus VERSUS="--only resnet20 --budgets 75 50 --seeds 0", "--runtimes onnxruntime", "--full", "--report"
+versus: $(INSTALLED) ## pruned beside what others do: accuracy against measured latency, docs/versus.md; resumable
+	@$(PYTHON) -c 'import torch_pruning' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check -e ".[benchmarks]"
+	$(PYTHON) -m benchmarks.versus $(VERSUS)
 
 clean: ## remove what building and testing leave behind
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
