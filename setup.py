@@ -15,6 +15,10 @@ setup(
     package_data={package: ["py.typed"] for package in ("lut", "profiler", "pruner")},
     entry_points={"console_scripts": ["latprune = pruner.main:main"]},
     install_requires=[
+        # Mixed precision on whatever device there is; imported only where that is asked for.
+        "accelerate>=1.10",
+        # HiGHS with a starting solution and the proven gap, neither of which scipy.optimize.milp has.
+        "highspy>=1.10",
         "numpy>=2.0",
         "onnx>=1.19",
         "onnxscript>=0.5.4",
