@@ -187,18 +187,18 @@ class _Listen(torch.autograd.Function):
     """Changes nothing; tells the listener what passed and its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, listener: Callable[[Tensor, Tensor], None]) -> Tensor:
-        """Pass the tensor on."""
+    def forward(ctx: Any, source: Tensor, anchor: Tensor | None, listener: Callable[[Tensor, Tensor], None]) -> Tensor:
+        """Pass the tensor on; with an anchor that asks for a gradient, the graph begins here."""
         ctx.save_for_backward(source)
         ctx.listener = listener
         return source.view_as(source)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         """Tell the listener, and pass the gradient on."""
         (source,) = ctx.saved_tensors
         ctx.listener(source, gradients[0])
-        return gradients[0], None
+        return gradients[0] if ctx.needs_input_grad[0] else None, None, None
 
 
 @dataclass(frozen=True)
@@ -206,14 +206,16 @@ class Heard:
     """What a listener is told in the backward pass.
 
     Attributes:
-        contraction: where.
         owner: for each channel the choice that owns it, or the number of choices for nobody.
+        channels: the dimension of the tensor that is contracted.
+        sliding: whether it is a convolution, whose dimensions beside the channels are samples and places.
         sequence_first: whether samples stand behind the sequence (inside multi-head attention).
         entered, gradient: what entered the contraction, and dL/d(it) through this contraction alone.
     """
 
-    contraction: Contraction
     owner: Tensor
+    channels: int
+    sliding: bool
     sequence_first: bool
     entered: Tensor
     gradient: Tensor
@@ -248,14 +250,16 @@ class Listening(TorchFunctionMode):
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         source = contraction.source
         sequence_first = self.sequence_first or self.owners.is_behind_sequence(contraction)
-        if not source.requires_grad:
-            # Weights ask for no gradient, so the graph begins here, and nothing before it costs anything.
-            source = source.detach().requires_grad_()
+        # Where weights ask for no gradient the graph begins here, and nothing before it costs anything. At an anchor
+        # without elements: a leaf would be held to the end, with its gradient.
+        anchor = None if source.requires_grad else source.new_empty(0, requires_grad=True)
+        # The graph holds `tell` to the end: it must not hold the tensor, which goes when the backward pass leaves it.
+        channels, sliding, listener = contraction.channels, contraction.sliding, self.listener
 
         def tell(entered: Tensor, gradient: Tensor) -> None:
-            self.listener(Heard(contraction, owner, sequence_first, entered, gradient))
+            listener(Heard(owner, channels, sliding, sequence_first, entered, gradient))
 
-        heard = _Listen.apply(source, tell)
+        heard = _Listen.apply(source, anchor, tell)
         if isinstance(contraction.argument, str):
             return args, {**kwargs, contraction.argument: heard}
         place = contraction.argument
