@@ -41,9 +41,9 @@ class Effort:
     test_images: int = 10_000
 
 
-CORE = Effort()
-FULL = Effort(images=60_000, tune_epochs=2)
+USUAL = Effort()
 TRIAL = Effort(images=512, score_images=128, base_epochs=1, test_images=450)
+"""For a trial of the sweep itself."""
 
 
 @dataclass(frozen=True)
