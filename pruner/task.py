@@ -21,7 +21,7 @@ PURPOSES = {
     "loss": "the loss that is to grow as little as possible",
     "evaluate": "what is to be kept, such as the accuracy",
 }
-OPTIONAL = (*PURPOSES, "network", "train")
+OPTIONAL = (*PURPOSES, "network", "train", "distill")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Task:
         evaluate: named figures, the first is the one shown; higher is better.
         network: the part of the model that is deployed.
         train: the user's own trainer, called as `train(model, epochs)`.
+        distill: how far the trained network's outputs are from the unpruned one's, called as
+            `distill(student_output, teacher_output)`: the sum over samples, or one value a sample.
         batch: how many samples to deploy at once, or None for as many as `example_inputs` gives.
         source: where the functions come from.
     """
@@ -49,6 +51,7 @@ class Task:
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     network: Callable[[nn.Module], nn.Module] | None = None
     train: Callable[[nn.Module, int], None] | None = None
+    distill: Callable[[Any, Any], Tensor] | None = None
     batch: int | None = None
     source: str = ""
 

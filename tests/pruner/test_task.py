@@ -160,6 +160,14 @@ def test_errors_in_batches_and_in_the_loss_are_the_tasks(tmp_path: Path) -> None
         task.loss(nn.Linear(1, 1), 1)
 
 
+def test_a_task_may_measure_the_distance_from_a_teacher_itself(tmp_path: Path) -> None:
+    assert load_task(write(tmp_path, GOOD)).distill is None
+    task = load_task(write(tmp_path, GOOD + "def distill(student, teacher): return student.absent\n"))
+    assert task.distill is not None
+    with pytest.raises(TaskError, match=r"line 10: distill\(\) raises AttributeError"):
+        task.distill(torch.zeros(1), torch.zeros(1))
+
+
 def test_our_own_errors_pass_through_the_users_functions(tmp_path: Path) -> None:
     task = load_task(write(tmp_path, GOOD + "def loss(model, batch): return model(batch)\n"))
 
