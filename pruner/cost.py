@@ -1,15 +1,55 @@
-"""What widths cost: latency from the measured table, memory, multiply-adds or channels, each a function of widths."""
+"""What widths cost: latency from the measured table, memory, multiply-adds or channels, each a sum of few-group terms.
 
-from collections.abc import Mapping, Sequence
+A term is a function of a few channel counts (a unit's latency, a tensor's bytes), and a channel count is linear in the
+groups' widths. `pruner/tabulate.py` turns that into tables for the solvers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lut.memory import Liveness, TensorBytes
 from lut.predict import Predictor
-from lut.records import Unit
+from lut.records import Coordinate, Unit
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a cost.
+
+    Attributes:
+        coordinates: the channel counts that it depends on.
+        price: the value at channel counts `[m, coordinates]`, `[m]`.
+        unit: name of the unit that it belongs to, "" for none: where a block goes, its units' terms go.
+    """
+
+    coordinates: tuple[Coordinate, ...]
+    price: Callable[[Ints], Floats]
+    unit: str = ""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups concerned."""
+        return tuple(dict.fromkeys(group for coordinate in self.coordinates for group, _ in coordinate.terms))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Terms that add up, given by their places among a cost's terms, and what is there at any widths."""
+
+    terms: tuple[int, ...]
+    constant: float = 0.0
 
 
 class Cost(Protocol):
-    """A cost of the whole network, and how it changes when one group does."""
+    """A cost of the whole network."""
 
     name: str
     unit: str
@@ -18,126 +58,142 @@ class Cost(Protocol):
         """The network's cost at these widths."""
         ...
 
-    def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
-        """By how much the cost grows when one group's width becomes `width`, all others as they are."""
+    def terms(self) -> Sequence[Term]:
+        """All summands."""
+        ...
+
+    def sums(self) -> Sequence[Sum]:
+        """Which terms add up; the cost is the largest of these sums (or a little more, where `at` counts gaps)."""
         ...
 
 
 class Latency:
-    """Milliseconds as predicted from the table; only the group's own units are priced anew."""
+    """Milliseconds as predicted from the table."""
 
     name = "latency"
     unit = "ms"
 
-    def __init__(self, predictor: Predictor, options: Mapping[str, Sequence[int]] | None = None) -> None:
-        """Take what predicts; `options` are the widths that a solver is going to ask about, group by group."""
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._options = options or {}
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds of one inference."""
         return self._predictor.latency_ms(widths)
 
-    def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
-        """Difference in milliseconds, the whole group at once."""
-        return self._predictor.change_ms(widths, group, width, self._options.get(group))
+    def terms(self) -> Sequence[Term]:
+        """A unit each, in the network's scale."""
+        scale = self._predictor.calibration.scale
+
+        def of(number: int, unit: Unit) -> Term:
+            return Term(
+                unit.coordinates, lambda channels: scale * self._predictor.unit_many_ms(number, channels), unit.name
+            )
+
+        return [of(number, unit) for number, unit in enumerate(self._predictor.units)]
+
+    def sums(self) -> Sequence[Sum]:
+        """All units, and the overhead."""
+        return [Sum(tuple(range(len(self._predictor.units))), self._predictor.calibration.overhead_ms)]
 
 
 class Memory:
-    """Bytes of weights and peak activations (liveness); the peak is not additive, so the whole is counted anew."""
+    """Bytes of weights, peak activations (liveness) and workspace."""
 
     name = "memory"
     unit = "bytes"
 
-    def __init__(self, liveness: Liveness, workspace_bytes: int = 0) -> None:
+    def __init__(self, liveness: Liveness) -> None:
         self._liveness = liveness
-        self._workspace_bytes = workspace_bytes
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Total bytes."""
-        return float(self._liveness.at(widths, self._workspace_bytes).total_bytes)
+        return float(self._liveness.at(widths).total_bytes)
 
-    def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
-        """Difference in bytes."""
-        return self.at({**widths, group: width}) - self.at(widths)
+    def terms(self) -> Sequence[Term]:
+        """A tensor each: weights, then activations."""
+        return [_bytes(tensor) for tensor in (*self._liveness.weights, *self._liveness.activations)]
+
+    def sums(self) -> Sequence[Sum]:
+        """For each step all weights and what is alive then: what packing adds is not in it."""
+        weights = tuple(range(len(self._liveness.weights)))
+        alive: dict[tuple[int, ...], None] = {}
+        for step in range(max(self._liveness.steps, 1)):
+            alive[
+                tuple(
+                    len(weights) + number
+                    for number, (first, last) in enumerate(self._liveness.spans)
+                    if first <= step <= last
+                )
+            ] = None
+        workspace = float(self._liveness.rules.workspace_bytes)
+        return [Sum((*weights, *tensors), workspace) for tensors in alive]
 
 
-class _Sum:
-    """A sum of parts each of which depends on few groups."""
+def _bytes(tensor: TensorBytes) -> Term:
+    return Term(tensor.coordinates, lambda channels: tensor.bytes_each * channels.prod(axis=1).astype(np.float64))
+
+
+class _Products:
+    """A sum of products of channel counts."""
 
     name = ""
     unit = ""
 
-    def __init__(self, groups: Mapping[str, Sequence[int]], parts: int) -> None:
-        self._parts_of = groups
-        self._parts = parts
-
-    def part(self, number: int, widths: Mapping[str, int]) -> float:
-        raise NotImplementedError
+    def __init__(self, products: Iterable[tuple[tuple[Coordinate, ...], float, str]]) -> None:
+        self._products = [(coordinates, each, unit) for coordinates, each, unit in products if each]
 
     def at(self, widths: Mapping[str, int]) -> float:
-        """The sum over all parts."""
-        return sum(self.part(number, widths) for number in range(self._parts))
+        """The sum over all products."""
+        return sum(each * prod(c.at(widths) for c in coordinates) for coordinates, each, _ in self._products)
 
-    def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
-        """Difference over the parts that depend on the group."""
-        after = {**widths, group: width}
-        return sum(self.part(n, after) - self.part(n, widths) for n in self._parts_of.get(group, ()))
+    def terms(self) -> Sequence[Term]:
+        """A product each."""
+
+        def of(coordinates: tuple[Coordinate, ...], each: float, unit: str) -> Term:
+            return Term(coordinates, lambda channels: each * channels.prod(axis=1).astype(np.float64), unit)
+
+        return [of(*product) for product in self._products]
+
+    def sums(self) -> Sequence[Sum]:
+        """All of them."""
+        return [Sum(tuple(range(len(self._products))))]
 
 
-def _index(names: Sequence[Sequence[str]]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for number, groups in enumerate(names):
-        for group in groups:
-            found.setdefault(group, []).append(number)
-    return found
-
-
-class Macs(_Sum):
+class Macs(_Products):
     """Multiply-adds."""
 
     name = "flops"
     unit = "multiply-adds"
 
     def __init__(self, units: Sequence[Unit]) -> None:
-        super().__init__(_index([unit.groups for unit in units]), len(units))
-        self._units = units
-
-    def part(self, number: int, widths: Mapping[str, int]) -> float:
-        """Multiply-adds of one unit."""
-        return self._units[number].macs(widths)
+        super().__init__((unit.coordinates, unit.macs_each, unit.name) for unit in units)
 
 
-class ActivationBytes(_Sum):
+class Parameters(_Products):
+    """Numbers that are trained, as the bytes of weights count them."""
+
+    name = "parameters"
+    unit = "bytes of weights"
+
+    def __init__(self, liveness: Liveness) -> None:
+        super().__init__((tensor.coordinates, float(tensor.bytes_each), "") for tensor in liveness.weights)
+
+
+class ActivationBytes(_Products):
     """Group Fisher Pruning's count of memory: the sum of all activations that layers pass on, whenever they live."""
 
     name = "memory"
     unit = "bytes"
 
     def __init__(self, liveness: Liveness) -> None:
-        tensors: Sequence[TensorBytes] = liveness.activations
-        super().__init__(_index([_groups_of(tensor) for tensor in tensors]), len(tensors))
-        self._tensors = tensors
-
-    def part(self, number: int, widths: Mapping[str, int]) -> float:
-        """Bytes of one tensor."""
-        return float(self._tensors[number].at(widths))
+        super().__init__((tensor.coordinates, float(tensor.bytes_each), "") for tensor in liveness.activations)
 
 
-def _groups_of(tensor: TensorBytes) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(group for coordinate in tensor.coordinates for group, _ in coordinate.terms))
-
-
-class Channels:
+class Channels(_Products):
     """Channels kept: ranks raw importance, normalised by nothing."""
 
     name = "none"
     unit = "channels"
 
-    def at(self, widths: Mapping[str, int]) -> float:
-        """All channels kept."""
-        return float(sum(widths.values()))
-
-    def change(self, widths: Mapping[str, int], group: str, width: int) -> float:
-        """Difference in channels."""
-        return float(width - widths[group])
+    def __init__(self, groups: Iterable[str]) -> None:
+        super().__init__(((Coordinate(((group, 1),)),), 1.0, "") for group in groups)

@@ -2,9 +2,11 @@
 
 from lut.errors import LatpruneError
 from pruner.solvers.greedy import Greedy
-from pruner.solvers.problem import Limit, Problem, Solution, Solver, width_options
+from pruner.solvers.knapsack import Knapsack
+from pruner.solvers.milp import Milp
+from pruner.solvers.problem import Limit, Problem, Solution, Solver
 
-SOLVERS: tuple[Solver, ...] = (Greedy(),)
+SOLVERS: tuple[Solver, ...] = (Greedy(), Knapsack(), Milp())
 
 
 def get_solver(name: str) -> Solver:
@@ -19,4 +21,4 @@ def get_solver(name: str) -> Solver:
     raise LatpruneError(f"There is no solver {name!r}; there are {', '.join(solver.name for solver in SOLVERS)}.")
 
 
-__all__ = ["SOLVERS", "Limit", "Problem", "Solution", "Solver", "get_solver", "width_options"]
+__all__ = ["SOLVERS", "Limit", "Problem", "Solution", "Solver", "get_solver"]

@@ -1,15 +1,16 @@
 """Group Fisher Pruning's way: again and again remove where importance lost over cost saved is least, at current widths.
 
-The paper removes one channel at a time; here a move takes a group to any narrower width worth having, so that a
-staircase's next edge is reached at once. When every budget is kept, what room is left is given back.
+The paper removes one channel at a time; here a move takes a group to any narrower option, so that a staircase's next
+edge is reached at once. When every limit is kept, what room is left is given back.
 
 Source: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021, arXiv:2108.00708.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pruner.solvers.problem import Problem, Solution
+import numpy as np
+
+from pruner.solvers.problem import Ints, Limit, Problem, Solution
 
 SAVED_AT_LEAST = 1e-9
 """Savings below this fraction of the whole cost are none."""
@@ -17,9 +18,17 @@ SAVED_AT_LEAST = 1e-9
 
 @dataclass(frozen=True)
 class _Move:
-    group: str
-    width: int
+    """Groups and the options that they take."""
+
     ratio: float
+    width: int
+    change: tuple[tuple[int, int], ...]
+
+    def after(self, choice: Ints) -> Ints:
+        moved = choice.copy()
+        for group, option in self.change:
+            moved[group] = option
+        return moved
 
 
 class Greedy:
@@ -29,77 +38,102 @@ class Greedy:
     ranks_by_ratio = True
 
     def solve(self, problem: Problem) -> Solution:
-        """Narrow groups until every budget is kept, then widen where there is room."""
-        widths = dict(problem.start)
-        least = SAVED_AT_LEAST * max(problem.rank.at(widths), 1e-12)
-        best: dict[str, _Move | None] = {}
-        moves = 0
-        exceeded = problem.exceeded(widths)
-        while exceeded:
-            for group in problem.options:
-                if group not in best:
-                    best[group] = self._best(problem, widths, group, least)
-            candidates = sorted((move for move in best.values() if move), key=lambda move: move.ratio)
-            move = next((m for m in candidates if self._helps(problem, widths, m)), None)
-            move = move or next(iter(candidates), None) or self._any(problem, widths)
-            if move is None:
-                return Solution(widths, problem.total_lost(widths), False, moves)
-            widths[move.group] = move.width
-            moves += 1
-            for group in problem.together[move.group]:
-                best.pop(group, None)
-            exceeded = problem.exceeded(widths)
-        moves += self._give_back(problem, widths)
-        return Solution(widths, problem.total_lost(widths), True, moves)
+        """Narrow groups until every limit is kept, then widen where there is room."""
+        return narrow(problem, problem.start, 0)
 
-    @staticmethod
-    def _best(problem: Problem, widths: Mapping[str, int], group: str, least: float) -> _Move | None:
-        """The group's narrower width with the least importance lost over cost saved."""
-        now = widths[group]
-        lost = problem.lost(group, now)
-        found: _Move | None = None
-        for width in problem.options[group]:
-            if width >= now:
-                break
-            saved = -problem.rank.change(widths, group, width)
-            if saved <= least:
+
+def narrow(problem: Problem, choice: Ints, moves: int) -> Solution:
+    """Narrow groups from where they are until every limit is kept, then widen where there is room."""
+    least = SAVED_AT_LEAST * max(problem.rank.at(choice), 1e-12)
+    best: dict[int, _Move | None] = {}
+    while exceeded := problem.exceeded(choice):
+        for group in range(len(problem.losses)):
+            if group not in best:
+                best[group] = _best(problem, choice, group, least)
+        candidates = sorted((move for move in best.values() if move), key=lambda move: (move.ratio, -move.width))
+        move = next((m for m in candidates if _helps(exceeded, choice, m)), None)
+        move = move or next(iter(candidates), None) or _any(problem, choice)
+        if move is None:
+            return problem.solution(choice, moves)
+        choice = move.after(choice)
+        moves += 1
+        for group, _ in move.change:
+            for other in problem.together[group]:
+                best.pop(other, None)
+    return problem.solution(*give_back(problem, choice, moves))
+
+
+def _best(problem: Problem, choice: Ints, group: int, least: float) -> _Move | None:
+    """The group's narrower option with the least importance lost over cost saved; of equal ones the widest."""
+    block = problem.block_of.get(group)
+    if block is not None and group == block[0]:
+        return _removal(problem, choice, block, least)
+    now, lowest = int(choice[group]), problem.least(group)
+    if now <= lowest:
+        return None
+    saved = -problem.rank.changes(choice, group)[lowest:now]
+    lost = problem.losses[group][lowest:now] - problem.losses[group][now]
+    ratios = np.where(saved > least, lost / np.maximum(saved, least), np.inf)
+    place = len(ratios) - 1 - int(np.argmin(ratios[::-1]))
+    if not np.isfinite(ratios[place]):
+        return None
+    return _Move(float(ratios[place]), lowest + place, ((group, lowest + place),))
+
+
+def _removal(problem: Problem, choice: Ints, block: tuple[int, ...], least: float) -> _Move | None:
+    """Take a whole residual block away."""
+    if choice[block[0]] == 0:
+        return None
+    move = _Move(0.0, 0, tuple((group, 0) for group in block))
+    after = move.after(choice)
+    saved = problem.rank.at(choice) - problem.rank.at(after)
+    lost = sum(problem.losses[group][0] - problem.losses[group][choice[group]] for group in block)
+    return _Move(float(lost / saved), 0, move.change) if saved > least else None
+
+
+def _helps(exceeded: list[Limit], choice: Ints, move: _Move) -> bool:
+    """Whether a move lowers a cost whose limit is exceeded."""
+    return any(limit.cost.at(move.after(choice)) < limit.cost.at(choice) for limit in exceeded)
+
+
+def _any(problem: Problem, choice: Ints) -> _Move | None:
+    """Where no move saves anything on its own: the least important step, so that a plateau is left."""
+    steps = [
+        _Move(float(losses[now - 1] - losses[now]), int(now) - 1, ((group, int(now) - 1),))
+        for group, (losses, now) in enumerate(zip(problem.losses, choice, strict=True))
+        if now > problem.least(group)
+    ]
+    gone = [
+        _Move(float(problem.losses[block[0]][0]), 0, tuple((group, 0) for group in block))
+        for block in problem.blocks
+        if choice[block[0]]
+    ]
+    return min(steps or gone, key=lambda move: move.ratio, default=None)
+
+
+def give_back(problem: Problem, choice: Ints, moves: int) -> tuple[Ints, int]:
+    """Widen groups, most importance first, while all limits stay kept; blocks that are gone stay gone.
+
+    Returns:
+        The options, and `moves` with those taken here.
+    """
+    choice = choice.copy()
+    while True:
+        now = [limit.cost.at(choice) for limit in problem.limits]
+        best: tuple[float, int, int] | None = None
+        for group, losses in enumerate(problem.losses):
+            present = int(choice[group])
+            if present == len(losses) - 1 or (present == 0 and group in problem.block_of):
                 continue
-            ratio = (problem.lost(group, width) - lost) / saved
-            if found is None or ratio < found.ratio or (ratio == found.ratio and width > found.width):
-                found = _Move(group, width, ratio)
-        return found
-
-    @staticmethod
-    def _helps(problem: Problem, widths: Mapping[str, int], move: _Move) -> bool:
-        """Whether a move lowers a budget's cost that is exceeded."""
-        return any(limit.cost.change(widths, move.group, move.width) < 0 for limit in problem.exceeded(widths))
-
-    @staticmethod
-    def _any(problem: Problem, widths: Mapping[str, int]) -> _Move | None:
-        """Where no move saves anything on its own: the least important step, so that a plateau is left."""
-        steps = [
-            _Move(group, narrower[-1], problem.lost(group, narrower[-1]) - problem.lost(group, widths[group]))
-            for group, options in problem.options.items()
-            if (narrower := [width for width in options if width < widths[group]])
-        ]
-        return min(steps, key=lambda move: move.ratio, default=None)
-
-    @staticmethod
-    def _give_back(problem: Problem, widths: dict[str, int]) -> int:
-        """Widen groups, most importance first, while all budgets stay kept."""
-        moves = 0
-        while True:
-            room = [(limit.cost, limit.most - limit.cost.at(widths)) for limit in problem.limits]
-            wider = []
-            for group, options in problem.options.items():
-                for width in options:
-                    if width > widths[group]:
-                        gain = problem.lost(group, widths[group]) - problem.lost(group, width)
-                        if all(cost.change(widths, group, width) <= left for cost, left in room):
-                            wider.append((gain, group, width))
-            wider = [item for item in wider if not problem.exceeded({**widths, item[1]: item[2]})]
-            if not wider:
-                return moves
-            _, group, width = max(wider)
-            widths[group] = width
-            moves += 1
+            gains = losses[present] - losses
+            fits = np.arange(len(losses)) > present
+            for limit, cost in zip(problem.limits, now, strict=True):
+                fits &= cost + limit.cost.changes(choice, group) <= limit.most
+            gains = np.where(fits, gains, -np.inf)
+            place = len(gains) - 1 - int(np.argmax(gains[::-1]))
+            if np.isfinite(gains[place]) and (best is None or gains[place] > best[0]):
+                best = (float(gains[place]), group, place)
+        if best is None:
+            return choice, moves
+        choice[best[1]] = best[2]
+        moves += 1

@@ -1,0 +1,80 @@
+"""The widths worth having for each group: on steps, and none that a wider one undercuts."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from lut import LatencyTable, Predictor
+from lut.records import Unit
+
+MOST = 48
+"""Widths offered for a group, about: the step is doubled until there are no more."""
+FEWEST = 4
+"""A group of fewer steps than this is divided in so many all the same."""
+
+
+def width_options(size: int, step: int, min_width: int, most: int = MOST) -> tuple[int, ...]:
+    """Multiples of the step, the least allowed, and the whole.
+
+    Args:
+        size: present width.
+        step: found in the table; a group of fewer than four steps is divided in four.
+        min_width: nothing below this.
+        most: about how many options at most; the step is doubled until there are no more.
+    """
+    step = max(1, min(step, size // FEWEST))
+    while size / step > most:
+        step *= 2
+    least = max(1, min(max(min_width, step), size))
+    return tuple(sorted({least, size, *(w for w in range(step, size, step) if w >= least)}))
+
+
+class Offered:
+    """Says which widths each group is offered, by what the table shows of the device."""
+
+    def __init__(
+        self,
+        table: LatencyTable,
+        units: Sequence[Unit],
+        full: Mapping[str, int],
+        predictor: Predictor | None,
+        *,
+        most: int = MOST,
+    ) -> None:
+        """Take a table and the units and widths of the unpruned network; without a predictor every width is a step."""
+        self._table, self._units, self._full = table, units, full
+        self._predictor = predictor
+        self._most = most
+
+    def options(self, group: str, widths: Mapping[str, int], min_width: int = 1) -> tuple[int, ...]:
+        """The widths worth having for a group, ascending, at the present widths of all; the least and its own stay."""
+        options = width_options(widths[group], self.step(group), min_width, self._most)
+        if self._predictor is None:
+            return options
+        return tuple(sorted({options[0], *self._predictor.worth_having(group, options, widths)}))
+
+    def step(self, group: str) -> int:
+        """The group's own step, but where it is wide enough at least the network's."""
+        if self._predictor is None:
+            return 1
+        step = self._steps[group]
+        return max(step, self._common) if self._full[group] >= FEWEST * self._common else step
+
+    @cached_property
+    def _steps(self) -> dict[str, int]:
+        return {group: self._table.width_step(group, self._touching(group), self._full) for group in self._full}
+
+    @cached_property
+    def _common(self) -> int:
+        """The step that most of the network's time keeps to: a device's blocks are the same for all layers.
+
+        A family whose few or noisy points hide its step borrows it.
+        """
+        assert self._predictor is not None
+        votes: dict[int, float] = {}
+        for group, step in self._steps.items():
+            cost = sum(self._predictor.unit_ms(unit.name, self._full) for unit in self._touching(group))
+            votes[step] = votes.get(step, 0.0) + cost
+        return max(votes, key=lambda step: votes[step], default=1)
+
+    def _touching(self, group: str) -> list[Unit]:
+        return [unit for unit in self._units if group in unit.groups]

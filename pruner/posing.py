@@ -1,0 +1,222 @@
+"""Write the pruning of a network down as a solver's problem, and price what comes back by the table itself.
+
+Solvers see tables over options. What these leave out (a join of many tensors is only approximated about given widths,
+a compiler's layout has gaps) shows when the widths found are priced: then the tables are written again about these
+widths, and a limit that was exceeded is tightened.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pruner.cost import Cost
+from pruner.solvers import Limit, Problem, Solution, Solver
+from pruner.solvers.problem import Floats, Ints
+from pruner.tabulate import Options, Tabulator
+
+ROUNDS = 8
+"""How often a problem is posed anew, at most."""
+AGREES = 0.002
+"""A table that says a cost to this fraction is as good as the cost itself."""
+TIGHTENED = 1.001
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """A cost of the network and the most it may be."""
+
+    cost: Cost
+    most: float
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A residual block that may go wholly.
+
+    Attributes:
+        name: of the block.
+        lost: importance lost without it.
+        units: names of the units that go with it.
+        groups: names of the groups that vanish with it.
+    """
+
+    name: str
+    lost: float
+    units: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be decided.
+
+    Attributes:
+        full: present widths of all groups.
+        options: for each group that may change the widths that it may have, ascending; the last is the present one.
+        lost: for each of these groups the importance lost when its first k choices are gone, `[present width + 1]`.
+        budgets: which have to be kept.
+        rank: the cost by which solvers that rank by a ratio divide.
+        blocks: that may go wholly.
+    """
+
+    full: Mapping[str, int]
+    options: Mapping[str, Sequence[int]]
+    lost: Mapping[str, Floats]
+    budgets: Sequence[Budgeted]
+    rank: Cost
+    blocks: Sequence[Removable] = ()
+
+    def narrowest(self) -> dict[str, int]:
+        """Every group at its least width, all blocks there."""
+        return {**self.full, **{name: widths[0] for name, widths in self.options.items()}}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a solver said, in the network's words.
+
+    Attributes:
+        widths: of every group; those in a block that goes stay as they are.
+        blocks: names of the blocks that go.
+        lost: importance lost.
+        met: whether all budgets are kept, by the costs themselves.
+        bound: importance that is lost at least by any choice among the options, where that was proved.
+        approximated: how many terms of the costs were only approximated.
+        costs: of each budget, at these widths.
+    """
+
+    widths: Mapping[str, int]
+    lost: float
+    met: bool
+    blocks: tuple[str, ...] = ()
+    bound: float | None = None
+    approximated: int = 0
+    costs: tuple[float, ...] = ()
+
+    @property
+    def gap(self) -> float | None:
+        """How much less another choice could lose, as a fraction of what this one loses; None without a proof."""
+        if self.bound is None:
+            return None
+        return max(0.0, 1 - self.bound / self.lost) if self.lost > 0 else 0.0
+
+
+@dataclass
+class Posed:
+    """A question as a solver's problem, with its tables about given widths."""
+
+    question: Question
+    about: Mapping[str, int]
+    options: Options = field(init=False)
+    problem: Problem = field(init=False)
+    approximated: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        question = self.question
+        self.options = _options(question)
+        tabulator = Tabulator(self.options, self.about)
+        costs = {id(cost): cost for cost in (question.rank, *(budget.cost for budget in question.budgets))}
+        tabled = {key: tabulator.cost(cost) for key, cost in costs.items()}
+        self.approximated = tabulator.approximated
+        self.problem = Problem(
+            names=self.options.names,
+            losses=tuple(_losses(question, self.options)),
+            limits=tuple(Limit(tabled[id(budget.cost)], budget.most) for budget in question.budgets),
+            rank=tabled[id(question.rank)],
+            blocks=tuple((block, *sorted(inside)) for block, inside in self.options.inside.items()),
+        )
+
+    def answer(self, solution: Solution) -> tuple[dict[str, int], tuple[str, ...]]:
+        """The widths and the blocks that go."""
+        widths, gone = dict(self.question.full), []
+        for number, (name, choice) in enumerate(zip(self.options.names, solution.choice, strict=True)):
+            if number in self.options.inside:
+                gone += [] if choice else [name]
+            elif width := int(self.options.widths[number][choice]):
+                widths[name] = width
+        return widths, tuple(gone)
+
+
+def solve(question: Question, solver: Solver) -> Answer:
+    """Solve, price what was found by the costs themselves, and pose the question anew until both agree.
+
+    Returns:
+        The answer that loses least among those within all budgets; where none is, the one that was closest.
+    """
+    about: Mapping[str, int] = question.full
+    most = [budget.most for budget in question.budgets]
+    best: Answer | None = None
+    bound: float | None = None
+    for number in range(ROUNDS):
+        posed = Posed(question, about)
+        limits = [Limit(limit.cost, aim) for limit, aim in zip(posed.problem.limits, most, strict=True)]
+        problem = Problem(
+            posed.problem.names, posed.problem.losses, tuple(limits), posed.problem.rank, posed.problem.blocks
+        )
+        solution = solver.solve(problem)
+        if number == 0:
+            bound = solution.bound
+        widths, blocks = posed.answer(solution)
+        tabled = [limit.cost.at(solution.choice) for limit in problem.limits]
+        costs = tabled if blocks else [budget.cost.at(widths) for budget in question.budgets]
+        met = all(cost <= budget.most for cost, budget in zip(costs, question.budgets, strict=True))
+        answer = Answer(widths, solution.lost, met, blocks, bound, posed.approximated, tuple(costs))
+        if best is None or _better(answer, best, question.budgets):
+            best = answer
+        agreed = all(abs(cost - said) <= AGREES * cost for cost, said in zip(costs, tabled, strict=True))
+        if (met and (agreed or not posed.approximated)) or not solution.met:
+            break
+        about = widths
+        most = [
+            aim - (TIGHTENED * (cost - budget.most) if cost > budget.most and agreed else 0.0)
+            for aim, cost, budget in zip(most, costs, question.budgets, strict=True)
+        ]
+    assert best is not None
+    return best
+
+
+def _better(answer: Answer, other: Answer, budgets: Sequence[Budgeted]) -> bool:
+    if answer.met != other.met:
+        return answer.met
+    if answer.met:
+        return answer.lost < other.lost
+    return _over(answer, budgets) < _over(other, budgets)
+
+
+def _over(answer: Answer, budgets: Sequence[Budgeted]) -> float:
+    return max(cost / budget.most for cost, budget in zip(answer.costs, budgets, strict=True))
+
+
+def _options(question: Question) -> Options:
+    inside_any = {name for block in question.blocks for name in block.groups}
+    names = [name for name in question.options if question.options[name]]
+    widths: list[Ints] = [
+        np.array([*([0] if name in inside_any else []), *question.options[name]], dtype=np.int64) for name in names
+    ]
+    place = {name: number for number, name in enumerate(names)}
+    gone_with: dict[str, tuple[int, ...]] = {}
+    inside: dict[int, frozenset[int]] = {}
+    for block in question.blocks:
+        number = len(names)
+        names.append(block.name)
+        widths.append(np.array([0, 1], dtype=np.int64))
+        inside[number] = frozenset(place[name] for name in block.groups if name in place)
+        for unit in block.units:
+            gone_with[unit] = (*gone_with.get(unit, ()), number)
+    fixed = {name: width for name, width in question.full.items() if name not in place}
+    return Options(tuple(names), tuple(widths), fixed, gone_with, inside)
+
+
+def _losses(question: Question, options: Options) -> list[Floats]:
+    removable = {block.name: block for block in question.blocks}
+    found = []
+    for number, name in enumerate(options.names):
+        if number in options.inside:
+            found.append(np.array([removable[name].lost, 0.0]))
+            continue
+        lost = question.lost[name]
+        widths = options.widths[number]
+        # a group that vanishes with its block loses nothing beside what the block does
+        found.append(np.where(widths > 0, lost[len(lost) - 1 - widths], 0.0))
+    return found
