@@ -13,7 +13,7 @@ from profiler.network import analyze
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.budget import Budget, check_device
-from pruner.importance import IMPORTANCES
+from pruner.importance import RANKINGS
 from pruner.narrow import asked_to_stay, out_of_place
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rounds import Rounds
@@ -70,8 +70,8 @@ def prune(
         raise LatpruneError(
             f"Importance is normalised by one of {', '.join(NORMALIZATIONS)}, not {config.normalize!r}."
         )
-    if config.importance not in IMPORTANCES:
-        raise LatpruneError(f"There is no importance {config.importance!r}; there are {', '.join(IMPORTANCES)}.")
+    if config.importance not in RANKINGS:
+        raise LatpruneError(f"There is no importance {config.importance!r}; there are {', '.join(RANKINGS)}.")
     task.require("train_batches", "loss")
     with contextlib.ExitStack() as stack:
         folder = (

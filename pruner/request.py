@@ -14,7 +14,7 @@ class PruneConfig:
     """How to prune.
 
     Attributes:
-        importance: name in `IMPORTANCES`.
+        importance: name in `RANKINGS`.
         normalize: the cost that importance is divided by ("latency", "memory", "flops", "none").
         solver: name in `SOLVERS`.
         rounds: in how many rounds the budget is reached, with scores taken afresh and training between.
@@ -29,7 +29,7 @@ class PruneConfig:
 
     importance: str = "fisher"
     normalize: str = "latency"
-    solver: str = "greedy"
+    solver: str = "milp"
     rounds: int = 1
     epochs: int = 5
     seed: int = 0

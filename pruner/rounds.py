@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from lut import LatencyTable, Predictor
@@ -19,14 +17,16 @@ from profiler.worker_client import WorkerClient
 from pruner.budget import Budget
 from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs, Memory
 from pruner.deploy import CAREFULLY
-from pruner.importance import IMPORTANCES
+from pruner.importance import RANKINGS, Ranking
 from pruner.loop import Bench, solve_measured
 from pruner.narrow import names_in, narrowed, renamed
+from pruner.options import Offered
 from pruner.outcome import finish, pruned_model
+from pruner.posing import Budgeted, Question, solve
 from pruner.request import PruneConfig, PruneRun
 from pruner.rundir import load_weights, persistent_tensors
 from pruner.runstate import RunState
-from pruner.solvers import Limit, Problem, Solver, width_options
+from pruner.solvers import Solver
 from pruner.task import Task
 from pruner.training import evaluate, finetune, reestimate_norms
 
@@ -61,7 +61,6 @@ class Rounds:
         )
         progress(Event("export the network", 1, 1))
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}
-        self._common: int | None = None
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -119,7 +118,7 @@ class Rounds:
         if self.state.has(stage):
             planned = self.state.payload(stage)
         else:
-            planned = {"kept": self._solve(self._scores(model, groups), limits, unpruned_ms)}
+            planned = {"kept": self._solve(self._rankings(model, groups), limits, unpruned_ms)}
             self.state.complete(stage, planned)
         chosen = {name: set(planned["kept"][name]) for name in self.kept}
         gone = {
@@ -140,108 +139,75 @@ class Rounds:
                 found[name] = [choice for choice in range(size) if choice not in kept]
         return found
 
-    def _scores(self, model: nn.Module, groups: list[ChannelGroup]) -> dict[str, NDArray[np.float64]]:
-        scorer = IMPORTANCES[self.config.importance]
+    def _rankings(self, model: nn.Module, groups: list[ChannelGroup]) -> dict[str, Ranking]:
+        ranked = RANKINGS[self.config.importance]
         torch.manual_seed(self.config.seed)
         prunable = [group for group in groups if group.size > 0 and group.name not in self.fixed]
         batches = self.task.train_batches() if self.task.train_batches else ()
         loss = self.task.loss
         assert loss is not None
-        scores = scorer(model, prunable, batches, loss, progress=self.progress)
-        return {name: score.double().cpu().numpy() for name, score in scores.items()}
+        return ranked(model, prunable, batches, loss, progress=self.progress)
 
     def _solve(
-        self, scores: Mapping[str, NDArray[np.float64]], limits: tuple[float | None, float | None], unpruned_ms: float
+        self, rankings: Mapping[str, Ranking], limits: tuple[float | None, float | None], unpruned_ms: float
     ) -> dict[str, list[int]]:
         """The original choices that each group keeps."""
         budget_ms, memory = limits
-
-        def posed(predictor: Predictor, most_ms: float) -> Problem:
-            options = {name: self._options(name) for name in self.widths if name in scores}
-            return self._problem(scores, options, Limit(Latency(predictor, options), most_ms), memory)
-
         if budget_ms is not None:
             trial = solve_measured(
-                self.solver, self.bench, posed, budget_ms=budget_ms, unpruned_ms=unpruned_ms, progress=self.progress
+                self.solver,
+                self.bench,
+                lambda predictor, most_ms: self._question(rankings, predictor, most_ms, memory),
+                budget_ms=budget_ms,
+                unpruned_ms=unpruned_ms,
+                progress=self.progress,
             )
-            widths = trial.solution.widths
+            widths = trial.answer.widths
         else:
-            options = {name: self._options(name) for name in self.widths if name in scores}
-            problem = self._problem(scores, options, None, memory)
-            solution = self.solver.solve(problem)
-            if not solution.met:
-                least = Memory(self.liveness).at(problem.narrowest())
+            question = self._question(rankings, self.bench.predictor, None, memory)
+            answer = solve(question, self.solver)
+            if not answer.met:
+                least = Memory(self.liveness).at(question.narrowest())
                 raise BudgetError(
                     f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
                     f"the least that any plan reaches is {least / 1e6:.4g} MB."
                 )
-            widths = solution.widths
-        kept = {}
-        for name, original in self.kept.items():
-            best = np.argsort(-scores[name], kind="stable")[: widths[name]] if name in scores else range(len(original))
-            kept[name] = sorted(original[int(choice)] for choice in best)
-        return kept
+            widths = answer.widths
+        return {
+            name: [original[choice] for choice in rankings[name].kept(widths[name])] if name in rankings else original
+            for name, original in self.kept.items()
+        }
 
-    def _problem(
+    def _question(
         self,
-        scores: Mapping[str, NDArray[np.float64]],
-        options: Mapping[str, tuple[int, ...]],
-        latency: Limit | None,
+        rankings: Mapping[str, Ranking],
+        predictor: Predictor | None,
+        most_ms: float | None,
         memory: float | None,
-    ) -> Problem:
-        units, widths = self.network.units, self.widths
-        limits = [latency] if latency is not None else []
+    ) -> Question:
+        offered = Offered(self.bench.table, self.network.units, self.network.widths, predictor)
+        widths, budgets = self.widths, []
+        latency = Latency(predictor) if predictor is not None else None
+        if most_ms is not None:
+            assert latency is not None
+            budgets.append(Budgeted(latency, most_ms))
         if memory is not None:
-            limits.append(Limit(Memory(self.liveness), memory))
-        together: dict[str, set[str]] = {name: {name} for name in widths}
-        for unit in units:
-            for name in unit.groups:
-                together[name].update(unit.groups)
-        return Problem(
-            start=widths,
-            options=options,
-            scores={name: np.sort(score) for name, score in scores.items()},
-            limits=limits,
-            rank=self._rank(options),
-            together={name: frozenset(others) for name, others in together.items()},
+            budgets.append(Budgeted(Memory(self.liveness), memory))
+        return Question(
+            full=widths,
+            options={name: offered.options(name, widths, self.config.min_width) for name in widths if name in rankings},
+            lost={name: ranking.lost for name, ranking in rankings.items()},
+            budgets=budgets,
+            rank=self._rank(latency),
         )
 
-    def _options(self, group: str) -> tuple[int, ...]:
-        """A group's widths worth having: on steps, and none that a wider one undercuts (the least allowed stays)."""
-        options = width_options(self.widths[group], self._step(group), self.config.min_width)
-        if self.bench.predictor is None:
-            return options
-        return tuple(sorted({options[0], *self.bench.predictor.worth_having(group, options, self.widths)}))
-
-    def _step(self, group: str) -> int:
-        if self.bench.predictor is None:
-            return 1
-        step = self.bench.table.width_step(group, self.network.units, self.network.widths)
-        return max(step, self._common_step()) if self.network.widths[group] >= 4 * self._common_step() else step
-
-    def _common_step(self) -> int:
-        """The step that most of the network's time keeps to: a device's blocks are the same for all layers.
-
-        A family whose few or noisy points hide its step borrows it.
-        """
-        if self._common is None:
-            assert self.bench.predictor is not None
-            votes: dict[int, float] = {}
-            for group in self.network.widths:
-                units = [unit for unit in self.network.units if group in unit.groups]
-                cost = sum(self.bench.predictor.unit_ms(unit.name, self.network.widths) for unit in units)
-                step = self.bench.table.width_step(group, units, self.network.widths)
-                votes[step] = votes.get(step, 0.0) + cost
-            self._common = max(votes, key=lambda step: votes[step])
-        return self._common
-
-    def _rank(self, options: Mapping[str, tuple[int, ...]]) -> Cost:
-        if self.config.normalize == "latency" and self.bench.predictor is not None:
-            return Latency(self.bench.predictor, options)
+    def _rank(self, latency: Latency | None) -> Cost:
+        if self.config.normalize == "latency" and latency is not None:
+            return latency
         if self.config.normalize == "flops":
             return Macs(self.network.units)
         if self.config.normalize == "none":
-            return Channels()
+            return Channels(self.network.widths)
         return ActivationBytes(self.network.cut.liveness)
 
     def _finetune(self, model: nn.Module, number: int) -> None:

@@ -56,7 +56,14 @@ def prune(
             show_default=False,
         ),
     ] = None,
-    solver: Annotated[str, typer.Option("--solver", help="What chooses the channels.")] = "greedy",
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            "--solver",
+            help="What chooses the widths: milp unless said; with --normalize, greedy.",
+            show_default=False,
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Prune in so many rounds.")] = 1,
     epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Of fine-tuning.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
@@ -90,6 +97,7 @@ def prune(
     with working() as progress:
         from pruner.prune import prune as run
 
+        solver = solver or ("greedy" if normalize else "milp")
         check_solver(solver, normalize)
         rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
         given = {

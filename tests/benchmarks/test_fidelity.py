@@ -28,7 +28,7 @@ from benchmarks.fidelity_store import (
     table_of,
     write_cell,
 )
-from benchmarks.fidelity_vectors import SumOfUnits, draw, made_up_importances
+from benchmarks.fidelity_vectors import draw, made_up_importances
 from benchmarks.isolated import Pieces
 from lut import LatencyTable, Predictor, TableError, open_table
 from profiler.backends import get_backend
@@ -36,6 +36,8 @@ from profiler.backends.onnxruntime import evaluate
 from profiler.inplace import Owners
 from profiler.network import analyze
 from profiler.variants import prepare
+from pruner.cost import Latency
+from pruner.tabulate import Options, Tabulator
 
 SWEPT = [name for name in ("onnxruntime", "openvino") if "times nodes" in get_backend(name).status().abilities]
 
@@ -114,22 +116,24 @@ def check_cell(store: Path, runtime: str) -> None:
         assert set(kept.peers_ms) == set(PEERS)
         assert predicted == predicted | {"ms": kept.ms, "low_ms": kept.low_ms, "passes_ms": [], "peers_ms": {}}
     assert len(cell.again_ms) == len(table.networks)
-    check_sum_of_units(table)
+    check_tabled_latency(table)
     assert cell.isolated is not None
     assert (cell.isolated.failed, cell.isolated.missing) == (0, 0)
     assert cell.isolated.networks == len(table.networks) == len(cell.isolated.sums)
 
 
-def check_sum_of_units(table: LatencyTable) -> None:
-    """Plans are made at the predictor's own costs, where no unit joins many tensors."""
+def check_tabled_latency(table: LatencyTable) -> None:
+    """What a solver is told of the latency is what the predictor says."""
     model, picture = make_network("tiny")
     network = analyze(model, (picture,))
     predictor = Predictor(network.units, table, network=network.hash)
     full = network.widths
-    cost = SumOfUnits(predictor, {name: (8, 16, size) for name, size in full.items()}, full)
-    assert cost.at(full) == pytest.approx(predictor.latency_ms(full))
-    for name in full:
-        assert cost.change(full, name, 16) == pytest.approx(predictor.change_ms(full, name, 16))
+    names = tuple(full)
+    options = Options(names, tuple(np.array([8, 16, full[name]]) for name in names), {}, {}, {})
+    tabled = Tabulator(options, full).cost(Latency(predictor))
+    for choice in (np.array([2] * len(names)), np.array([number % 3 for number in range(len(names))])):
+        widths = {name: int(own[o]) for name, own, o in zip(names, options.widths, choice, strict=True)}
+        assert tabled.at(choice) == pytest.approx(predictor.latency_ms(widths))
 
 
 def test_units_cut_out_of_the_graph_compute_one_after_the_other_what_the_network_does() -> None:
