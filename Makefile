@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity memory versus clean clean-all
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity memory versus fisher clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -74,6 +74,10 @@ memory: $(INSTALLED) ## the memory of twelve networks as TensorRT for RTX counts
 versus: $(INSTALLED) ## pruned beside what others do: accuracy against measured latency, docs/versus.md; resumable
 	@$(PYTHON) -c 'import torch_pruning' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check -e ".[benchmarks]"
 	$(PYTHON) -m benchmarks.versus $(VERSUS)
+
+# More for it: make fisher FISHER="--only MobileNetV2", "--quick"
+fisher: $(INSTALLED) ## what Fisher scores cost beside training, in time and memory: docs/fisher.md
+	$(PYTHON) -m benchmarks.fisher_overhead $(FISHER)
 
 clean: ## remove what building and testing leave behind
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
