@@ -235,7 +235,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     run_stage(
         options.stage,
-        [Key(options.network, options.runtime, options.method, budget, options.seed) for budget in options.budgets or [0]],
+        [
+            Key(options.network, options.runtime, options.method, budget, options.seed)
+            for budget in options.budgets or [0]
+        ],
         options.store,
     )
 

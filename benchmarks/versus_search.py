@@ -74,7 +74,9 @@ class Bench:
             RuntimeError: it cannot be measured.
         """
         path = Path(self._folder.name) / "pruned.onnx"
-        widths = {name: len(kept[name]) if name in kept else size for name, size in self.variants.network.widths.items()}
+        widths = {
+            name: len(kept[name]) if name in kept else size for name, size in self.variants.network.widths.items()
+        }
         write_onnx(self.variants.at(self.variants.widths_removal(widths)), path)
         reply = self.client.time(path, self.config, reference=self._unpruned)
         if reply.failure is not None or reply.ratio is None:
