@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lut.errors import LatpruneError
 from lut.program import Program
 from lut.records import ChannelGroup
+from profiler.branches import Block, Written, masked, without
 from profiler.narrowing import narrow_program, outermost
-from profiler.program_module import install
+from profiler.program_module import ProgramModule, Removed, install
 from profiler.trace import tensors_of
 
 Removal = Mapping[str, Collection[int]]
@@ -100,22 +101,69 @@ def copy_sharing(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def cut(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, share: bool = False) -> nn.Module:
+def cut(
+    model: nn.Module,
+    groups: Iterable[ChannelGroup],
+    remove: Removal,
+    *,
+    blocks: Sequence[Block] = (),
+    share: bool = False,
+) -> nn.Module:
     """Give back a copy of the network that is really smaller; the original is untouched.
 
-    Modules whose code holds numbers that cannot follow are run as programs in the copy.
+    Modules whose code holds numbers that cannot follow, and those around a block that goes, are run as programs in the
+    copy.
 
     With `share` the copy keeps the original's own tensors where they lose nothing: for looking, not for training.
     """
     groups = list(groups)
     smaller = cut_positions(model, lost_positions(groups, remove), share=share)
-    return install(smaller, programs_after(groups, remove))
+    smaller = install(smaller, programs_after(groups, remove, blocks))
+    return drop_tensors(smaller, {name for block in blocks for name in block.parameters})
 
 
-def programs_after(groups: Iterable[ChannelGroup], remove: Removal) -> list[Program]:
-    """The programs that a network needs after a removal, at its widths."""
-    programs = {id(program): program for group in groups if remove.get(group.name) for program in group.programs}
-    return [narrow_program(program, remove) for program in outermost(list(programs.values()))]
+def programs_after(groups: Iterable[ChannelGroup], remove: Removal, blocks: Sequence[Block] = ()) -> list[Program]:
+    """The programs that a network needs after a removal of channels and blocks, at its widths."""
+    needed = {program.module: program for group in groups if remove.get(group.name) for program in group.programs}
+    return [narrow_program(without(*found), remove) for found in _around(needed, blocks)]
+
+
+def _around(needed: Mapping[str, Program], blocks: Sequence[Block]) -> list[tuple[Program, list[Written]]]:
+    """The outermost programs of those needed and those around blocks, each with the blocks in it."""
+    homes = {module: written.program for block in blocks for module, written in list(block.written.items())[:1]}
+    found = []
+    for program in outermost([*needed.values(), *homes.values()]):
+        inside = [block.written[program.module] for block in blocks if program.module in block.written]
+        found.append((inside[0].program if inside else program, inside))
+    return found
+
+
+def drop_tensors(model: nn.Module, names: Collection[str]) -> nn.Module:
+    """Take parameters and buffers out of a model, in place; gives back the model.
+
+    A module that has none of its own left stays as a name with its plain attributes, which code around it may ask for.
+
+    Raises:
+        LatpruneError: the model has no such parameter.
+    """
+    owners = _owners(model)
+    emptied: dict[int, nn.Module] = {}
+    for name in names:
+        if name not in owners:
+            raise LatpruneError(f"The network has no parameter {name!r}: its blocks belong to another network.")
+        for module, leaf, _ in owners[name]:
+            (module._parameters if leaf in module._parameters else module._buffers)[leaf] = None
+            emptied[id(module)] = module
+    removed = {
+        number: Removed(module)
+        for number, module in emptied.items()
+        if not isinstance(module, ProgramModule)
+        and all(tensor is None for tensor in [*module._parameters.values(), *module._buffers.values()])
+    }
+    for module in [*model.modules(), *removed.values()]:
+        for leaf, child in module._modules.items():
+            module._modules[leaf] = removed.get(id(child), child)
+    return model
 
 
 def number_in(model: nn.Module, name: str) -> Any:
@@ -216,9 +264,20 @@ def _follow_convolution(module: nn.modules.conv._ConvNd, changes: Sequence[_Chan
     module.in_channels, module.out_channels = sizes if module.transposed else sizes[::-1]
 
 
-def zero(model: nn.Module, groups: Iterable[ChannelGroup], remove: Removal, *, share: bool = False) -> nn.Module:
-    """Give back a copy of the same size in which all elements that `cut` would remove are zero."""
-    return zero_positions(model, lost_positions(groups, remove), share=share)
+def zero(
+    model: nn.Module,
+    groups: Iterable[ChannelGroup],
+    remove: Removal,
+    *,
+    blocks: Sequence[Block] = (),
+    share: bool = False,
+) -> nn.Module:
+    """Give back a copy of the same size in which all elements that `cut` would remove, and blocks' branches, are zero.
+
+    Where blocks are masked the modules around them are run as programs, for a branch need not end in a parameter.
+    """
+    same = zero_positions(model, lost_positions(groups, remove), share=share)
+    return install(same, [masked(*found) for found in _around({}, blocks)])
 
 
 def zero_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Module:
