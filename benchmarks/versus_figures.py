@@ -162,19 +162,22 @@ def fastest(points: Curve, accuracy: float) -> float | None:
     return None
 
 
-def speedup_at(peer: Curve, ratio: float, accuracy: float) -> float | None:
+def speedup_at(ours: Curve, peer: Curve, ratio: float, accuracy: float) -> float:
     """How many times longer a peer takes to be as accurate as one of our networks.
 
-    Infinite where it never is. Where even its fastest network is more accurate: at most its ratio over ours, which
-    tells something if it is below 1, and nothing (None) otherwise.
+    Infinite where it never is. Where even its fastest network is more accurate, both are compared at the accuracy of
+    that one instead; 0 where ours never gets there.
     """
     found = fastest(peer, accuracy)
     if found is not None:
         return found / ratio
     if max((reached for _, reached in peer), default=-math.inf) < accuracy:
         return math.inf
-    bound = peer[0][0] / ratio
-    return bound if bound < 1 else None
+    least, reached = peer[0]
+    back = fastest(ours, reached)
+    if back is not None:
+        return least / back
+    return 0.0 if max(own for _, own in ours) < reached else least / ours[0][0]
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,6 @@ class Verdict:
     @property
     def word(self) -> str:
         """A win where ours is faster with every seed, a loss where it is slower with every seed, else even."""
-        if not self.speedups:
-            return "unknown"
         return "win" if min(self.speedups) > 1 else "loss" if max(self.speedups) < 1 else "even"
 
 
@@ -247,13 +248,17 @@ def verdicts(results: Results) -> list[Verdict]:
                 own = {point.key.seed: point for point in results.at(network, runtime, OURS, budget)}
                 other = {point.key.seed: point for point in results.at(network, runtime, peer, budget)}
                 speeds = [
-                    speedup_at(curve(results, network, runtime, peer, seed), own[seed].ratio, own[seed].accuracy)
-                    for seed in own.keys() & {*results.seeds(network, runtime, peer)}
+                    speedup_at(
+                        curve(results, network, runtime, OURS, seed),
+                        curve(results, network, runtime, peer, seed),
+                        own[seed].ratio,
+                        own[seed].accuracy,
+                    )
+                    for seed in sorted(own.keys() & {*results.seeds(network, runtime, peer)})
                 ]
                 gains = tuple(own[seed].accuracy - other[seed].accuracy for seed in sorted(own.keys() & other.keys()))
-                known = tuple(value for value in speeds if value is not None)
-                if known or gains:
-                    found.append(Verdict(network, runtime, peer, budget, known, gains))
+                if speeds:
+                    found.append(Verdict(network, runtime, peer, budget, tuple(speeds), gains))
     return found
 
 

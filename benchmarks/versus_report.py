@@ -49,9 +49,9 @@ nothing is extrapolated. Median (range).
 """
 
 VERDICT_INTRODUCTION = """\
-At the accuracy of each of our networks: a win where the peer takes longer with every seed (or never gets there), a loss
-where ours takes longer with every seed, even where seeds disagree. The standard error of one accuracy, on 10,000
-pictures, is about 0.3 points.
+At the accuracy of each of our networks (of the peer's fastest one, where even that is more accurate): a win where the
+peer takes longer with every seed, or never gets there; a loss where ours does; even where seeds disagree. The standard
+error of one accuracy, on 10,000 pictures, is about 0.3 points.
 """
 
 EXCHANGE_INTRODUCTION = """\

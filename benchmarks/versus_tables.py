@@ -134,10 +134,8 @@ def counted(found: Sequence[Verdict]) -> str:
         own = [verdict for verdict in found if verdict.peer == method]
         if method != OURS:
             words = [verdict.word for verdict in own]
-            rows.append(
-                [what.title, *(str(words.count(word)) if own else "" for word in ("win", "even", "loss", "unknown"))]
-            )
-    return grid(["ours beside", "wins", "even", "losses", "no overlap"], rows)
+            rows.append([what.title, *(str(words.count(word)) if own else "" for word in ("win", "even", "loss"))])
+    return grid(["ours beside", "wins", "even", "losses"], rows)
 
 
 def in_words(verdict: Verdict) -> str:
