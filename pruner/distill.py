@@ -6,17 +6,21 @@ Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lut.errors import TaskError
-from pruner.importance.batches import count_samples
+from pruner.importance.batches import count_samples, loss_of
+from pruner.placement import in_single
+from pruner.seeds import seeded
 from pruner.task import Task
 
 SHARE = 0.5
@@ -66,12 +70,12 @@ class Distillation:
 
         def ask(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with torch.no_grad():
-                copied, named = tree_map(_copied, (args, kwargs))
+                copied, named = tree_map_only(Tensor, _copied, (args, kwargs))
                 lesson.teacher.append(self.teacher(*copied, **named))
 
         def hear(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             # The loss may work on the outputs in place.
-            lesson.student.append(tree_map(_own, output))
+            lesson.student.append(tree_map_only(Tensor, Tensor.clone, output))
 
         modes = {module: module.training for module in self.teacher.modules()}
         hooks = [self.student.register_forward_pre_hook(ask, with_kwargs=True)]
@@ -151,7 +155,7 @@ def output_distance(student: Tensor, teacher: Tensor) -> Tensor:
         student: floating point.
         teacher: of the same shape.
     """
-    ours = student if student.dtype == torch.float64 else student.float()
+    ours = in_single(student)
     theirs = teacher.detach().to(ours)
     if ours.dim() == 2 and ours.shape[1] > 1:
         ours, theirs = (functional.log_softmax(side / TEMPERATURE, 1) for side in (ours, theirs))
@@ -166,9 +170,27 @@ def _tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point]
 
 
-def _copied(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
 
 
-def _own(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+def check_distillation(model: nn.Module, task: Task) -> None:
+    """Make sure that a model can learn from itself on the first batch, before hours of other work.
+
+    Args:
+        model: left as it is, as are the random generators.
+        task: with `loss` and `train_batches`.
+
+    Raises:
+        TaskError: the loss does not call what is deployed, or outputs in training and in eval mode cannot be compared.
+    """
+    task.require("loss", "train_batches")
+    assert task.loss is not None
+    assert task.train_batches is not None
+    student = copy.deepcopy(model).train()
+    distillation = Distillation(task, student, model)
+    with seeded(0):
+        for batch in islice(task.train_batches(), 1):
+            with distillation.listening() as lesson:
+                loss_of(student, batch, task.loss, 1)
+            distillation.distance(lesson, batch)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lut.errors import TaskError
 from pruner.importance.batches import loss_of
-from pruner.placement import choose_device, moved, placed
+from pruner.placement import choose_device, in_single, moved, placed
 from pruner.seeds import seeded
 from pruner.task import Task
 
@@ -119,9 +119,8 @@ class _Moments:
         count = values.numel() // values.shape[1]
         if not count:
             return
-        exact = values if values.dtype == torch.float64 else values.float()
         dimensions = [dimension for dimension in range(values.dim()) if dimension != 1]
-        variance, mean = (part.cpu().double() for part in torch.var_mean(exact, dimensions, correction=0))
+        variance, mean = (part.cpu().double() for part in torch.var_mean(in_single(values), dimensions, correction=0))
         total = self.count + count
         apart = mean - self.mean
         self.squares = self.squares + variance * count + apart.square() * (self.count * count / total)

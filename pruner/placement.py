@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 from lut.errors import LatpruneError
 from profiler.program_module import ProgramModule
@@ -101,6 +101,11 @@ def moved(batch: Any, device: torch.device) -> Any:
         return leaf.to(device) if isinstance(leaf, Tensor) or callable(getattr(leaf, "to", None)) else leaf
 
     return tree_map(move, batch)
+
+
+def in_single(tensor: Tensor) -> Tensor:
+    """The tensor in single precision where it is in less: sums over many values need it."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 class Updates:
@@ -210,12 +215,9 @@ def _programs_in_full(models: Sequence[nn.Module], device: torch.device) -> Iter
 
 
 def _in_full(forward: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    def widened(leaf: Any) -> Any:
-        return leaf.float() if isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16) else leaf
-
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device.type, enabled=False):
-            positional, named = tree_map(widened, (args, kwargs))
+            positional, named = tree_map_only(Tensor, in_single, (args, kwargs))
             return forward(*positional, **named)
 
     return run

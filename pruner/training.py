@@ -19,6 +19,7 @@ from pruner.placement import (
     Updates,
     check_precision,
     choose_device,
+    in_single,
     moved,
     placed,
     refuse_several_processes,
@@ -135,11 +136,11 @@ def finetune(
         load_optimizer(optimizer, model, averages or {})
         length = _batches_in_epoch(task)
         with updates(models, optimizer, device=place, mixed_precision=mixed_precision) as stepping:
-            whole = _Epoch(model, task, stepping, epochs * length, place, lesson, distill, progress or silent)
+            training = _Training(model, task, stepping, epochs * length, place, lesson, distill, progress or silent)
             for epoch in range(first_epoch, epochs):
                 seed_all(seed * 100_003 + epoch)
                 model.train()
-                whole.train(epoch * length)
+                training.epoch(epoch * length)
                 if after_epoch is not None:
                     after_epoch(epoch + 1, model, optimizer)
     model.eval()
@@ -191,7 +192,7 @@ def _batches(task: Task) -> Iterable[Any]:
 
 
 @dataclass(frozen=True)
-class _Epoch:
+class _Training:
     """What stays the same from epoch to epoch."""
 
     model: nn.Module
@@ -203,7 +204,7 @@ class _Epoch:
     share: float
     progress: Progress
 
-    def train(self, first_step: int) -> None:
+    def epoch(self, first_step: int) -> None:
         """Go through the batches once; `first_step` of `steps` were made before."""
         for number, batch in enumerate(_batches(self.task)):
             step = first_step + number
@@ -220,7 +221,7 @@ class _Epoch:
         with self.updates.autocast():
             with listening as lesson:
                 value = loss_of(self.model, batch, self.task.loss, number)
-            mean = value.sum() / count_samples(batch, value)
+            mean = in_single(value).sum() / count_samples(batch, value)
             if not mean.requires_grad:
                 raise TaskError("loss() has no gradient: does it run under no_grad, or not use the model?")
             said = f"loss {float(mean.detach()):.3g}"

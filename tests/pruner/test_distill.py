@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lut.errors import TaskError
-from pruner.distill import TEMPERATURE, Distillation, output_distance
+from pruner.distill import TEMPERATURE, Distillation, check_distillation, output_distance
 from pruner.task import Task
 from pruner.training import finetune
 from tests.pruner.networks import Batch, ResidualNet, batches, build, loss
@@ -220,6 +220,17 @@ class Auxiliary(nn.Linear):
 def test_what_cannot_be_compared_is_refused(of: Any, student: nn.Module, functions: dict[str, Any], said: str) -> None:
     with pytest.raises(TaskError, match=said):
         taught(task(of, **functions), student, type(student)(3, 2), torch.ones(4, 3))
+
+
+def test_a_network_that_cannot_learn_from_itself_is_found_before_it_is_pruned() -> None:
+    model = build(ResidualNet)
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    check_distillation(model, task())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    with pytest.raises(TaskError, match="cannot be compared"):
+        check_distillation(Auxiliary(3, 2).eval(), task(lambda model, batch: model(batch)[0].sum(), [torch.ones(4, 3)]))
 
 
 def test_a_teacher_that_would_learn_as_well_is_refused() -> None:
