@@ -24,16 +24,23 @@ _LEAST_HALF = 0.01
 """No interval is narrower than this on either side: what is measured twice differs by as much."""
 
 
-def calibrate(sums: Floats, measured: Floats, halves: Floats | None = None) -> Calibration:
+def calibrate(
+    sums: Floats, measured: Floats, halves: Floats | None = None, informed: Floats | None = None
+) -> Calibration:
     """Fit scale and overhead to whole networks.
 
     The overhead is fitted only with four networks or more whose sums differ by 30 % or more, and kept only if it
     predicts left-out networks better; else it is 0 and the scale alone is fitted.
 
+    Predictions without a network's own rows shrink towards what is usual, so that the smallest networks come out too
+    small, and an overhead seems to be missing. What a run really costs beside its units shows with their rows as well:
+    a positive overhead is believed only if it does.
+
     Args:
         sums: of the units in ms, `[n]`, one a network; predicted without its own rows where `halves` are given.
         measured: in ms, `[n]`.
         halves: half-widths in ms of the sums' 90 % intervals, `[n]`, to be judged by the errors.
+        informed: the sums predicted with each network's own rows, `[n]`.
     """
     count = len(sums)
     if not count:
@@ -45,6 +52,9 @@ def calibrate(sums: Floats, measured: Floats, halves: Floats | None = None) -> C
         others = _left_out(sums, measured, with_overhead=True)
         if _size(others) < 0.95 * _size(errors):
             (scale, overhead), errors = line, others
+    if overhead > 0 and informed is not None:
+        known = calibrate(informed, measured)
+        scale, overhead = known.scale, known.overhead_ms
     stretch = 1.0
     if halves is not None and count >= _LEAST_TO_JUDGE:
         ratios = np.abs(errors) / np.hypot(scale * halves / _line(scale, overhead, sums), _LEAST_HALF)

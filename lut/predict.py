@@ -75,7 +75,8 @@ class Predictor:
             widths, forms = [dict(row.widths) for row in own], [dict(row.forms) for row in own]
             sums, halves = self._sums_ms(widths, forms, left_out=True)
             if len(own):
-                return calibrate(sums, np.array([row.median_ms for row in own]), halves)
+                informed, _ = self._sums_ms(widths, forms)
+                return calibrate(sums, np.array([row.median_ms for row in own]), halves, informed)
         others = [row for row in measured if row.units_ms]
         return calibrate(np.array([row.units_ms for row in others]), np.array([row.median_ms for row in others]))
 

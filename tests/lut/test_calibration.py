@@ -71,3 +71,18 @@ def test_however_little_is_known_an_interval_has_an_end() -> None:
     sums = generator.uniform(1, 2, 12)
     found = calibrate(sums, sums * np.exp(generator.normal(0, 9, 12)), 0.01 * sums)
     assert np.isfinite(np.exp(likely_half(found, 1e6)))
+
+
+def test_an_overhead_that_only_networks_without_their_own_rows_ask_for_is_not_believed() -> None:
+    measured = np.linspace(2, 12, 12)
+    shrunk = 0.97 * measured - 0.2  # without their own rows the smallest come out too small
+    assert calibrate(shrunk, measured).overhead_ms > 0.15
+    found = calibrate(shrunk, measured, 0.05 * measured, measured)
+    assert (found.scale, found.overhead_ms) == (pytest.approx(1.0), 0.0)
+
+
+def test_an_overhead_that_runs_really_have_is_believed() -> None:
+    sums = np.linspace(2, 12, 12)
+    noise = np.exp(0.005 * np.random.default_rng(0).standard_normal(12))
+    found = calibrate(0.98 * sums, (sums + 0.5) * noise, 0.05 * sums, sums)
+    assert found.overhead_ms == pytest.approx(0.5, rel=0.2)
