@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lut.program import Axis, Form, Operation, Program, Shape
@@ -54,3 +55,12 @@ def outermost(programs: Sequence[Program]) -> list[Program]:
         for name, program in by_module.items()
         if not any(other != name and (not other or name.startswith(f"{other}.")) for other in by_module)
     ]
+
+
+def groups_in(program: Program) -> set[str]:
+    """The groups whose channels pass through a program."""
+    found: set[str] = set()
+    for form in program.forms:
+        for axis in {id(axis): axis for dims in form.axes.values() for axis in dims.values()}.values():
+            found.update(axis.groups[number] for number in np.unique(axis.group).tolist() if number >= 0)
+    return found

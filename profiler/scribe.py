@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from lut.program import Program
@@ -17,7 +16,7 @@ from lut.records import ChannelGroup
 from profiler.culprits import Expectation, alike, is_below
 from profiler.cut import cut
 from profiler.groups import Structure
-from profiler.narrowing import outermost
+from profiler.narrowing import groups_in, outermost
 from profiler.programs import Author, UnwritableError
 from profiler.proof import Proof, uneven_removal
 from profiler.trace import record_until_failure
@@ -99,7 +98,7 @@ class Scribe:
             parents = [".".join(module.split(".")[:depth]) for depth in range(module.count(".") + 2)]
             if not is_below(parents, self.programs) and module not in self.unwritable:
                 try:
-                    if _groups_in(self.author.program(module)):
+                    if groups_in(self.author.program(module)):
                         return module
                     self.unwritable[module] = NO_CHANNELS
                 except UnwritableError as error:
@@ -111,19 +110,10 @@ class Scribe:
 
     def with_programs(self, groups: Iterable[ChannelGroup]) -> tuple[ChannelGroup, ...]:
         """The groups, each with the programs in which it stands."""
-        touched = [(program, _groups_in(program)) for program in outermost(list(self.programs.values()))]
+        touched = [(program, groups_in(program)) for program in outermost(list(self.programs.values()))]
         return tuple(
             group
             if group.frozen_because
             else replace(group, programs=tuple(program for program, names in touched if group.name in names))
             for group in groups
         )
-
-
-def _groups_in(program: Program) -> set[str]:
-    """The groups whose channels pass through a program."""
-    found: set[str] = set()
-    for form in program.forms:
-        for axis in {id(axis): axis for dims in form.axes.values() for axis in dims.values()}.values():
-            found.update(axis.groups[number] for number in np.unique(axis.group).tolist() if number >= 0)
-    return found

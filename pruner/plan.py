@@ -26,7 +26,8 @@ class PrunePlan:
         sizes: each prunable group's width before pruning.
         removed: for each parameter and buffer of the model, and each dimension, the positions that go.
         shapes: what shape each of these is left with.
-        removed_blocks: names of modules that are left out.
+        removed_blocks: names of residual blocks that are left out.
+        dropped: parameters and buffers that are gone with them.
         programs: modules that are run as programs, as `lut.program` writes them; all others are the user's own, with
             smaller parameters.
         budget_ms, memory_budget_bytes: what was asked, or None.
@@ -44,6 +45,7 @@ class PrunePlan:
     removed: Lost
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     removed_blocks: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
     programs: tuple[Mapping[str, Any], ...] = ()
     budget_ms: float | None = None
     memory_budget_bytes: float | None = None
@@ -93,6 +95,7 @@ class PrunePlan:
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "programs": list(self.programs),
             "removed_blocks": list(self.removed_blocks),
+            "dropped": list(self.dropped),
             "budget_ms": self.budget_ms,
             "memory_budget_bytes": self.memory_budget_bytes,
             "prediction": dict(self.prediction) if self.prediction is not None else None,
@@ -132,6 +135,7 @@ class PrunePlan:
                 },
                 shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
                 removed_blocks=tuple(data["removed_blocks"]),
+                dropped=tuple(data.get("dropped", ())),
                 programs=tuple(data.get("programs", ())),
                 budget_ms=data["budget_ms"],
                 memory_budget_bytes=data["memory_budget_bytes"],

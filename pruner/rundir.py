@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError, RunError
 from lut.program import Program, from_json
-from profiler.cut import cut_positions
+from profiler.cut import cut_positions, drop_tensors
 from profiler.export import to_onnx, write_onnx
 from profiler.program_module import install
 from pruner.atomic import replacing
@@ -49,7 +49,7 @@ def save(
     Raises:
         RunError: the model's parameters are not of the shapes that the plan leaves, or `out` cannot be written.
     """
-    difference = shape_difference(model, plan.shapes)
+    difference = _difference(model, plan)
     if difference:
         raise RunError(f"The model is not what the plan leaves: {difference}. Give the pruned model and its own plan.")
     folder = Path(out)
@@ -61,6 +61,15 @@ def save(
             write_onnx(to_onnx(model if part is None else part, inputs), folder / ONNX)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error}.") from error
+
+
+def _difference(model: nn.Module, plan: PrunePlan) -> str | None:
+    """Where a model is not what a plan leaves, in words."""
+    there = named_tensors(model)
+    left = [name for name in plan.dropped if name in there]
+    if left:
+        return f"it still has the parameter {left[0]!r} of a block that is gone"
+    return shape_difference(model, {name: shape for name, shape in plan.shapes.items() if name not in plan.dropped})
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -99,6 +108,10 @@ def load(model_fn: Callable[[], nn.Module], run: Path | str) -> nn.Module:
     except LatpruneError as error:
         raise RunError(f"{folder} does not fit the model: {error}") from error
     smaller = install(cut_positions(model, plan.removed), _programs(plan, model, folder / PLAN))
+    try:
+        smaller = drop_tensors(smaller, plan.dropped)
+    except LatpruneError as error:
+        raise RunError(f"{folder} does not fit the model: {error}") from error
     load_weights(smaller, weights, str(folder / WEIGHTS))
     return smaller.eval()
 

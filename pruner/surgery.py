@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
+from profiler.blocks import Block, examine_blocks
 from profiler.cut import Lost, Removal, cut, number_in, zero
+from profiler.network import analyze
 from profiler.trial import find_groups
 
 
@@ -16,6 +18,7 @@ def shrink(
     inputs: Sequence[Any],
     remove: Removal,
     *,
+    blocks: Sequence[str | Block] = (),
     freeze: Sequence[str] = (),
     groups: Sequence[ChannelGroup] | None = None,
 ) -> nn.Module:
@@ -25,14 +28,17 @@ def shrink(
         model: any module.
         inputs: positional arguments of `forward`, on which the groups are found.
         remove: for each group's name the choices that go; groups that are not named stay whole.
+        blocks: residual blocks that go wholly, by name or as `find_blocks` gave them, which spares the search. Modules
+            around them are run as programs; the parameters in them are gone from the copy.
         freeze: patterns of layers that stay whole, as `find_groups` takes them.
         groups: what `find_groups` gave, to spare the search.
 
     Raises:
-        ValueError: an unknown or frozen group, a choice that does not exist, or a group that would lose all it has.
+        ValueError: an unknown or frozen group or block, a choice that does not exist, or a group that would lose all.
         LatpruneError: the network does not run on the inputs, or the groups are another network's.
     """
-    return cut(model, _groups(model, inputs, freeze, groups), remove)
+    groups, going = _found(model, inputs, freeze, groups, blocks)
+    return cut(model, groups, remove, blocks=going)
 
 
 def mask(
@@ -40,14 +46,40 @@ def mask(
     inputs: Sequence[Any],
     remove: Removal,
     *,
+    blocks: Sequence[str | Block] = (),
     freeze: Sequence[str] = (),
     groups: Sequence[ChannelGroup] | None = None,
 ) -> nn.Module:
     """Give back a copy of the same size in which all that `shrink` would remove is zero; it computes the same.
 
-    Arguments and errors are those of `shrink`.
+    Of a block it is what the branch adds that is zero. Arguments and errors are those of `shrink`.
     """
-    return zero(model, _groups(model, inputs, freeze, groups), remove)
+    groups, going = _found(model, inputs, freeze, groups, blocks)
+    return zero(model, groups, remove, blocks=going)
+
+
+def _found(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    freeze: Sequence[str],
+    groups: Sequence[ChannelGroup] | None,
+    blocks: Sequence[str | Block],
+) -> tuple[Sequence[ChannelGroup], list[Block]]:
+    """The groups, and the blocks asked for."""
+    if all(isinstance(block, Block) for block in blocks):
+        return _groups(model, inputs, freeze, groups), [block for block in blocks if isinstance(block, Block)]
+    network = analyze(model, inputs, freeze)
+    there = {block.name: block for block in examine_blocks(network)}
+    going = []
+    for asked in blocks:
+        block = there.get(asked) if isinstance(asked, str) else asked
+        if block is None:
+            names = ", ".join(name for name, each in there.items() if not each.frozen_because)
+            raise ValueError(f"there is no block {asked!r}; these can go: {names or 'none'}")
+        if block.frozen_because:
+            raise ValueError(f"block {block.name!r} cannot go: {block.frozen_because}")
+        going.append(block)
+    return _groups(model, inputs, freeze, groups or network.groups), going
 
 
 def _groups(
