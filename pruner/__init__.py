@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiler.trial import find_groups
+    from pruner.frontier import frontier
     from pruner.importance.fisher import fisher_scores
     from pruner.plan import PrunePlan
     from pruner.prune import prune
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "find_groups",
     "fisher_scores",
+    "frontier",
     "load",
     "load_task",
     "mask",
@@ -35,6 +37,7 @@ _HOMES = {
     "Task": "pruner.task",
     "find_groups": "profiler.trial",
     "fisher_scores": "pruner.importance.fisher",
+    "frontier": "pruner.frontier",
     "load": "pruner.rundir",
     "load_task": "pruner.task",
     "mask": "pruner.surgery",

@@ -1,0 +1,162 @@
+"""Ask which channels to keep: read a task's network, score its channels once, and say what solvers may choose from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lut import LatencyTable, Predictor
+from lut.errors import LatpruneError
+from lut.records import ChannelGroup
+from profiler.network import Network, analyze
+from profiler.progress import Event, Progress
+from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs
+from pruner.importance import RANKINGS, Ranking
+from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed
+from pruner.options import Offered
+from pruner.posing import Budgeted, Question
+from pruner.request import PruneConfig
+from pruner.solvers import get_solver
+from pruner.task import Task
+
+BLIND = frozenset({"magnitude"})
+"""Importances that look at no data: a task without batches and loss will do."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A task's network, ready to be scored.
+
+    Attributes:
+        task: where it comes from.
+        model: the whole model, in eval mode.
+        network: the analysis of its deployed part.
+        groups: of that part, named as in the whole model.
+        fixed: names of the prunable groups that stay at full width all the same.
+    """
+
+    task: Task
+    model: nn.Module
+    network: Network
+    groups: tuple[ChannelGroup, ...]
+    fixed: frozenset[str]
+
+
+def read_subject(task: Task, config: PruneConfig, progress: Progress) -> Subject:
+    """Build a task's model and find what can be pruned of it.
+
+    Raises:
+        LatpruneError: the model does not run, a pattern of `freeze` names nothing, or nothing can be pruned.
+    """
+    progress(Event("read the network", 0, 1))
+    torch.manual_seed(config.seed)
+    model = task.build()
+    network = analyze(task.deployed(model), task.inputs())
+    asked, wrapped = asked_to_stay(model, network, config.freeze), out_of_place(model, network)
+    fixed = asked | wrapped
+    free = len(network.widths) - len(fixed)
+    told = f"{free} groups can be pruned, {len(asked)} stay as asked"
+    if wrapped:
+        told += f", {len(wrapped)} because the code of network(model) itself would have to be rewritten"
+    progress(Event("read the network", 1, 1, told))
+    if not free:
+        reasons = sorted({str(group.frozen_because) for group in network.groups if group.frozen_because})[:3]
+        raise LatpruneError(f"Nothing in this network can be pruned: {'; '.join(reasons + list(config.freeze))}.")
+    return Subject(task, model, network, tuple(renamed(network.groups, names_in(model, network.model))), fixed)
+
+
+def check_importance(task: Task, importance: str) -> None:
+    """Make sure that an importance exists and that the task gives what it looks at, before the work for it.
+
+    Raises:
+        LatpruneError: there is no such importance.
+        TaskError: the task lacks batches or a loss.
+    """
+    if importance not in RANKINGS:
+        raise LatpruneError(f"There is no importance {importance!r}; there are {', '.join(RANKINGS)}.")
+    if importance not in BLIND:
+        task.require("train_batches", "loss")
+
+
+def score(
+    task: Task,
+    model: nn.Module,
+    groups: Iterable[ChannelGroup],
+    *,
+    fixed: frozenset[str],
+    config: PruneConfig,
+    progress: Progress,
+) -> dict[str, Ranking]:
+    """Rank the choices of every group that may change.
+
+    Args:
+        task: gives batches and loss.
+        model: the whole model, as it is now.
+        groups: of it as it is now.
+        fixed: names of groups that stay.
+        config: says which importance, and the seed.
+        progress: told after every batch.
+    """
+    torch.manual_seed(config.seed)
+    prunable = [group for group in groups if group.size > 0 and group.name not in fixed]
+    batches = task.train_batches() if task.train_batches and config.importance not in BLIND else ()
+    return RANKINGS[config.importance](model, prunable, batches, task.loss, progress=progress)
+
+
+def ask(
+    network: Network,
+    table: LatencyTable,
+    rankings: Mapping[str, Ranking],
+    *,
+    widths: Mapping[str, int],
+    predictor: Predictor | None,
+    most_ms: float | None,
+    memory: Budgeted | None,
+    config: PruneConfig,
+) -> Question:
+    """What a solver may choose from, and which limits it has to keep.
+
+    Args:
+        network: the unpruned one.
+        table: says on which steps widths are worth having.
+        rankings: of the groups that may change, at their present widths.
+        widths: present ones of all groups.
+        predictor: of the network by the table; without one there is no latency, and every width is on a step.
+        most_ms: of latency, or None; the first budget.
+        memory: the budget of memory, or None.
+        config: says how narrow groups may get, and by what importance is divided.
+
+    Raises:
+        ValueError: latency is limited and there is no predictor.
+    """
+    if most_ms is not None and predictor is None:
+        raise ValueError("A limit of latency needs a predictor.")
+    units = network.units if predictor is None else predictor.units
+    offered = Offered(table, units, network.widths, predictor, step=_step(config), min_width=config.min_width)
+    latency = Latency(predictor) if predictor is not None else None
+    budgets = [Budgeted(latency, most_ms)] if latency is not None and most_ms is not None else []
+    return Question(
+        full=widths,
+        options={name: offered.options(name, widths) for name in widths if name in rankings},
+        lost={name: ranking.lost for name, ranking in rankings.items()},
+        budgets=[*budgets, *([memory] if memory is not None else [])],
+        rank=_rank(network, latency, config.normalize),
+    )
+
+
+def _step(config: PruneConfig) -> int | None:
+    """As asked for; else what ranks by something other than latency knows no steps, as published."""
+    by_latency = config.normalize == "latency" or not get_solver(config.solver).ranks_by_ratio
+    return config.step or (None if by_latency else 1)
+
+
+def _rank(network: Network, latency: Latency | None, normalize: str) -> Cost:
+    """The cost that importance is divided by, where a solver ranks by a ratio; without latencies that is memory."""
+    if normalize == "latency" and latency is not None:
+        return latency
+    if normalize == "flops":
+        return Macs(network.units)
+    if normalize == "none":
+        return Channels(network.widths)
+    return ActivationBytes(network.cut.liveness, network.units)
