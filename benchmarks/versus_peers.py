@@ -4,8 +4,7 @@ Only the order of removals is theirs. How strongly a network is pruned is found 
 """
 
 import heapq
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +15,8 @@ from profiler.network import Network
 
 Kept = dict[str, tuple[int, ...]]
 """For each prunable group the choices that stay, ascending."""
+LEAST_STEPS = 4
+"""So many widths a group has at least where widths are rounded up."""
 Scores = Mapping[str, NDArray[np.float64]]
 """For each prunable group the score of each choice."""
 Priced = Callable[[Mapping[str, int], str], float]
@@ -173,15 +174,14 @@ def neighbours_of(network: Network) -> dict[str, set[str]]:
 def steps_of(network: Network, width_step: Callable[..., int]) -> dict[str, int]:
     """The device's step in each group's width, as the table shows it.
 
+    A group of fewer than four steps is divided in four, as for our own widths: on steps of 16 a group of 16
+    channels could not be pruned at all.
+
     Args:
         network: the unpruned one.
         width_step: of the table.
     """
-    return {group: max(1, width_step(group, network.units, network.widths)) for group in network.widths}
-
-
-def describe_widths(kept: Mapping[str, Sequence[int]], full: Mapping[str, int]) -> str:
-    """How much is left, in a line: channels of channels, and the least share of a group."""
-    left = sum(len(choices) for choices in kept.values())
-    least = min((len(choices) / full[group] for group, choices in kept.items()), default=math.nan)
-    return f"{left} of {sum(full.values())} channels, the narrowest group at {least:.0%}"
+    return {
+        group: max(1, min(width_step(group, network.units, network.widths), size // LEAST_STEPS))
+        for group, size in network.widths.items()
+    }

@@ -27,6 +27,7 @@ from benchmarks.versus_peers import (
     neighbours_of,
     removal_order,
     rounded_up,
+    steps_of,
     unpriced,
 )
 from benchmarks.versus_report import make_report
@@ -126,6 +127,13 @@ def test_one_by_one_keeps_the_best_never_empties_a_group_and_rounds_up(network: 
     for name, width in plain.widths(0.4).items():
         assert stepped.widths(0.4)[name] == rounded_up(width, 16)
         assert set(plain.kept(0.4)[name]) == set(np.argsort(-scores[name])[:width].tolist())
+
+
+def test_steps_are_the_tables_and_a_narrow_group_is_divided_in_four(network: Network) -> None:
+    assert steps_of(network, lambda group, units, widths: 5) == dict.fromkeys(network.widths, 5)
+    found = steps_of(network, lambda group, units, widths: 16)
+    assert found == {name: size // 4 for name, size in network.widths.items()}
+    assert set(found.values()) == {8, 12}
 
 
 def test_uniform_keeps_the_same_share_of_every_group() -> None:
