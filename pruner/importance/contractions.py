@@ -33,6 +33,19 @@ PLAIN = {
 }
 """Operations as programs call them, and what they are."""
 
+CONTRACTING = frozenset(
+    {
+        *CONVOLUTIONS,
+        *TRANSPOSED,
+        *PRODUCTS,
+        *ADDED_PRODUCTS,
+        *PLAIN,
+        functional.linear,
+        torch.ops.aten.convolution.default,
+    }
+)
+"""Everything that `contractions_of` knows: all else goes on at once, as a network calls ten times as much of it."""
+
 GROUPS_ARGUMENT = 6
 """Where `groups` stands among the arguments of every convolution, transposed or not."""
 
@@ -235,14 +248,14 @@ class Listening(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is functional.multi_head_attention_forward:
-            return self._look_inside(args, kwargs)
-        if torch.is_grad_enabled():
+        if func in CONTRACTING and torch.is_grad_enabled():
             for contraction in contractions_of(func, args, kwargs):
                 owner = self.owners.entering(contraction)
                 if owner is not None:
                     args, kwargs = self._listen(contraction, owner, args, kwargs)
                     break
+        elif func is functional.multi_head_attention_forward:
+            return self._look_inside(args, kwargs)
         return func(*args, **kwargs)
 
     def _listen(

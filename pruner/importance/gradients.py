@@ -137,12 +137,12 @@ def mask_gradients(model: nn.Module, batch: Any, loss: Loss, owners: Owners, num
         LatpruneError: samples cannot be told apart where channels enter.
     """
     gradients = torch.zeros(0)
-    met = torch.zeros(owners.total + 1, dtype=torch.bool)
+    heard_of: dict[int, Tensor] = {}
 
     def listener(heard: Heard) -> None:
         entering = entering_gradients(heard, len(gradients)).to(gradients)
         gradients.index_add_(1, heard.owner.to(gradients.device), entering)
-        met[heard.owner] = True
+        heard_of[id(heard.owner)] = heard.owner
 
     with Listening(owners, listener):
         value = loss_of(model, batch, loss, number)
@@ -152,6 +152,9 @@ def mask_gradients(model: nn.Module, batch: Any, loss: Loss, owners: Owners, num
         wide = torch.promote_types(value.dtype, torch.float32)
         gradients = torch.zeros(samples, owners.total + 1, dtype=wide, device=value.device)
         torch.autograd.backward([value.sum()])
+    met = torch.zeros(owners.total + 1, dtype=torch.bool)
+    for owner in heard_of.values():
+        met[owner] = True
     return gradients[:, :-1].cpu(), met[:-1]
 
 
@@ -193,10 +196,13 @@ def _sum_products(entered: Tensor, gradient: Tensor, rows: int, channels: int) -
     """The sum of products over all dimensions but two, `[rows, channels]`."""
     gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     if (rows, channels) == (0, 1) and entered.is_cpu and entered.is_contiguous() and gradient.is_contiguous():
-        places = max(1, entered.shape[2:].numel())
-        strips = [tensor.view(-1, places).split(max(1, STRIP // places)) for tensor in (entered, gradient)]
-        sums = [(left * right).sum(1) for left, right in zip(*strips, strict=True)]
-        return torch.cat(sums).view(entered.shape[:2])
+        shape = entered.shape
+        left, right = entered.view(shape[0] * shape[1], -1), gradient.view(shape[0] * shape[1], -1)
+        if left.numel() <= STRIP:
+            return (left * right).sum(1).view(shape[:2])
+        lines = max(1, STRIP // left.shape[1])
+        strips = zip(left.split(lines), right.split(lines), strict=True)
+        return torch.cat([(one * other).sum(1) for one, other in strips]).view(shape[:2])
     others = [d for d in range(entered.dim()) if d not in {rows, channels}]
     products = entered * gradient
     products = products.sum(others) if others else products
