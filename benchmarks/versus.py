@@ -67,14 +67,13 @@ def estimate(sweep: Sweep, cells: Sequence[Key]) -> tuple[Counter[str], float]:
         planned = [Job("plan", (key,))] if METHODS[key.method].like is None else []
         timed = [Job("timed", (key,), on) for on in dict.fromkeys([key.runtime, *others])]
         jobs += [job for job in [*planned, Job("tuned", (key,)), *timed] if not sweep.path(job).exists()]
-    seconds = 0.0
+    counts, seconds = Counter(job.stage for job in jobs), 0.0
     for job in jobs:
-        name = job.key.network
         stored = [read_record(path, kinds[job.stage]) for path in alike(sweep.places, job)]
         told = [found[1].seconds for found in stored if found and found[1].failure is None]
-        one = sum(told) / len(told) if told else SECONDS[name][job.stage]
-        seconds += one / (sweep.jobs if job.stage in ("base", "tuned") else 1)
-    return Counter(job.stage for job in jobs), seconds
+        one = sum(told) / len(told) if told else SECONDS[job.key.network][job.stage]
+        seconds += one / (min(sweep.jobs, counts[job.stage]) if job.stage in ("base", "tuned") else 1)
+    return counts, seconds
 
 
 def alike(places: Places, job: Job) -> list[Path]:

@@ -4,9 +4,12 @@
 """
 
 import argparse
+import contextlib
 import copy
 import logging
 import shutil
+import sqlite3
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,8 +165,10 @@ def plan_ours(course: Course, places: Places, key: Key) -> Plan:
     solver = solver_of(key.method)
     assert solver is not None
     config = PruneConfig(solver=solver, importance="fisher", epochs=0, seed=key.seed, backend=key.runtime)
-    table = places.table(key.network, key.runtime).with_suffix(".db")
-    run = pruner.prune(task, table, budget_fraction=key.budget / 100, config=config, out=folder)
+    with tempfile.TemporaryDirectory(prefix="latprune-") as temporary:
+        table = Path(temporary) / "table.db"
+        copy_table(places.table(key.network, key.runtime).with_suffix(".db"), table)
+        run = pruner.prune(task, table, budget_fraction=key.budget / 100, config=config, out=folder)
     after, before = (float(run.result[side]["measured_ms"]) for side in ("after", "before"))
     return Plan(
         kept={group: write_ranges(choices) for group, choices in run.plan.kept.items()},
@@ -171,8 +176,15 @@ def plan_ours(course: Course, places: Places, key: Key) -> Plan:
         sizes=dict(run.plan.sizes),
         ratio=after / before,
         noise=run.result["after"]["noise"],
+        blocks=[str(block) for block in run.plan.removed_blocks],
         solver=solver,
     )
+
+
+def copy_table(source: Path, target: Path) -> None:
+    """Copy a table, as the loop writes into its own what it measures: all cells begin with the same."""
+    with contextlib.closing(sqlite3.connect(source)) as one, contextlib.closing(sqlite3.connect(target)) as other:
+        one.backup(other)
 
 
 def make_plans(course: Course, places: Places, keys: Sequence[Key]) -> None:

@@ -94,6 +94,7 @@ class Plan:
         ratio, noise: latency over the unpruned network's, as the method's own search measured it.
         strength: of a peer, or None.
         trials: for a peer, strength and ratio of each.
+        blocks: residual blocks that go wholly.
         solver: of latprune, or None.
         seconds: that it took.
         failure: why there is nothing, or None.
@@ -106,6 +107,7 @@ class Plan:
     noise: float | None = None
     strength: float | None = None
     trials: list[list[float]] = field(default_factory=list)
+    blocks: list[str] = field(default_factory=list)
     solver: str | None = None
     seconds: float = 0.0
     failure: str | None = None
@@ -116,7 +118,7 @@ class Tuned:
     """A pruned network after its training.
 
     Attributes:
-        before: accuracy after pruning, norms measured anew.
+        before: accuracy after pruning, norms measured anew, on the first 2,000 test pictures.
         accuracy: after fine-tuning.
         parameters: how many are left.
         seconds: that it took.

@@ -16,6 +16,8 @@ from pruner.task import Task
 from pruner.training import evaluate, finetune, reestimate_norms
 
 JUDGED_AT_ONCE = 500
+BEFORE_IMAGES = 2000
+"""Test pictures by which a network is judged before fine-tuning, which is in no comparison."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class Course:
         )
 
     @torch.no_grad()
-    def judge(self, model: nn.Module) -> dict[str, float]:
-        """The share of test pictures whose class is found."""
-        images, labels = (part[: self.effort.test_images] for part in self.pictures.test)
+    def judge(self, model: nn.Module, count: int | None = None) -> dict[str, float]:
+        """The share of test pictures whose class is found, of all that are used or the first `count`."""
+        images, labels = (part[: count or self.effort.test_images] for part in self.pictures.test)
         model.eval()
         found = torch.cat([model(chunk).argmax(1) for chunk in images.split(JUDGED_AT_ONCE)])
         return {"top1": (found == labels).float().mean().item()}
@@ -108,13 +110,12 @@ class Course:
         return model, self.train(model, epochs, peak=self.effort.peak)
 
     def tune(self, model: nn.Module) -> tuple[float, float]:
-        """Fine-tune in place as every method's networks are; accuracy before it and after.
+        """Fine-tune in place as every method's networks are; accuracy before it, on fewer pictures, and after.
 
         Norms are measured anew before, from the same pictures.
         """
-        task = self.task(lambda: model)
-        reestimate_norms(model, task, seed=self.seed)
-        before = next(iter(evaluate(task, model).values()))
+        reestimate_norms(model, self.task(lambda: model), seed=self.seed)
+        before = self.judge(model, BEFORE_IMAGES)["top1"]
         return before, self.train(model, self.effort.tune_epochs)
 
     def train_anew(self, model: nn.Module) -> float:
