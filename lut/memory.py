@@ -17,10 +17,10 @@ class TensorBytes:
     """One tensor's size in bytes, as a function of the groups' widths, and the steps during which it lives.
 
     Attributes:
-        name: of the parameter, or of the unit that writes the tensor.
+        name: of the parameter, or of the value in the trace.
         bytes_each: bytes over the product of the coordinates.
         coordinates: the labelled dimensions' widths.
-        first, last: indices into the network's units, both inclusive.
+        first, last: indices into the network's units, both inclusive: the one that writes it, the last that reads it.
     """
 
     name: str

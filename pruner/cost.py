@@ -180,13 +180,17 @@ class Parameters(_Products):
 
 
 class ActivationBytes(_Products):
-    """Group Fisher Pruning's count of memory: the sum of all activations that layers pass on, whenever they live."""
+    """Group Fisher Pruning's count of memory: the outputs of all convolutions and linear layers, whenever they live."""
 
     name = "memory"
     unit = "bytes"
 
-    def __init__(self, liveness: Liveness) -> None:
-        super().__init__((tensor.coordinates, float(tensor.bytes_each), "") for tensor in liveness.activations)
+    def __init__(self, liveness: Liveness, units: Sequence[Unit]) -> None:
+        super().__init__(
+            (tensor.coordinates, float(tensor.bytes_each), units[tensor.first].name)
+            for tensor in liveness.activations
+            if units[tensor.first].macs_each
+        )
 
 
 class Channels(_Products):

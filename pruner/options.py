@@ -29,7 +29,7 @@ def width_options(size: int, step: int, min_width: int, most: int = MOST) -> tup
 
 
 class Offered:
-    """Says which widths each group is offered, by what the table shows of the device."""
+    """Says which widths each group is offered, by what the table shows of the device or by a step that is given."""
 
     def __init__(
         self,
@@ -38,16 +38,31 @@ class Offered:
         full: Mapping[str, int],
         predictor: Predictor | None,
         *,
+        step: int | None = None,
+        min_width: int = 1,
         most: int = MOST,
     ) -> None:
-        """Take a table and the units and widths of the unpruned network; without a predictor every width is a step."""
+        """Take a table and the units and widths of the unpruned network; without a predictor every width is a step.
+
+        Args:
+            table: in which steps are looked up.
+            units: of the unpruned network.
+            full: widths of the unpruned network.
+            predictor: by which widths that a wider one undercuts are found.
+            step: every multiple of this is offered, or None for the device's own steps.
+            min_width: nothing below this.
+            most: about how many widths of a group are offered, where no step is given.
+        """
         self._table, self._units, self._full = table, units, full
         self._predictor = predictor
-        self._most = most
+        self._step, self._min_width, self._most = step, min_width, most
 
-    def options(self, group: str, widths: Mapping[str, int], min_width: int = 1) -> tuple[int, ...]:
+    def options(self, group: str, widths: Mapping[str, int]) -> tuple[int, ...]:
         """The widths worth having for a group, ascending, at the present widths of all; the least and its own stay."""
-        options = width_options(widths[group], self.step(group), min_width, self._most)
+        size = widths[group]
+        if self._step is not None:
+            return tuple(sorted({size, *(w for w in range(self._step, size, self._step) if w >= self._min_width)}))
+        options = width_options(size, self.step(group), self._min_width, self._most)
         if self._predictor is None:
             return options
         return tuple(sorted({options[0], *self._predictor.worth_having(group, options, widths)}))

@@ -22,6 +22,8 @@ class PruneConfig:
         seed: of everything random.
         freeze: patterns of layers that stay whole.
         min_width: no group gets narrower.
+        step: widths are multiples of this; None for the device's own steps, as the table shows them (for rules that
+            know nothing of latency: one channel).
         backend, threads: what measures.
         memory_of: the runtime whose memory is meant by a budget, that of `backend` for None.
         allow_differences: fields of the fingerprint in which this machine may differ from the table's.
@@ -35,6 +37,7 @@ class PruneConfig:
     seed: int = 0
     freeze: tuple[str, ...] = ()
     min_width: int = 1
+    step: int | None = None
     backend: str = "onnxruntime"
     threads: int = 1
     memory_of: str | None = None

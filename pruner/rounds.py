@@ -185,7 +185,14 @@ class Rounds:
         most_ms: float | None,
         memory: float | None,
     ) -> Question:
-        offered = Offered(self.bench.table, self.network.units, self.network.widths, predictor)
+        offered = Offered(
+            self.bench.table,
+            self.network.units,
+            self.network.widths,
+            predictor,
+            step=self._step(),
+            min_width=self.config.min_width,
+        )
         widths, budgets = self.widths, []
         latency = Latency(predictor) if predictor is not None else None
         if most_ms is not None:
@@ -195,11 +202,16 @@ class Rounds:
             budgets.append(Budgeted(Memory(self.liveness), memory))
         return Question(
             full=widths,
-            options={name: offered.options(name, widths, self.config.min_width) for name in widths if name in rankings},
+            options={name: offered.options(name, widths) for name in widths if name in rankings},
             lost={name: ranking.lost for name, ranking in rankings.items()},
             budgets=budgets,
             rank=self._rank(latency),
         )
+
+    def _step(self) -> int | None:
+        """As asked for; else what ranks by something other than latency knows no steps, as published."""
+        by_latency = self.config.normalize == "latency" or not self.solver.ranks_by_ratio
+        return self.config.step or (None if by_latency else 1)
 
     def _rank(self, latency: Latency | None) -> Cost:
         if self.config.normalize == "latency" and latency is not None:
@@ -208,7 +220,7 @@ class Rounds:
             return Macs(self.network.units)
         if self.config.normalize == "none":
             return Channels(self.network.widths)
-        return ActivationBytes(self.network.cut.liveness)
+        return ActivationBytes(self.network.cut.liveness, self.network.units)
 
     def _finetune(self, model: nn.Module, number: int) -> None:
         """Fine-tune from where an interrupted run stopped; weights are kept after every epoch."""

@@ -69,6 +69,15 @@ def prune(
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     freeze: Freeze = None,
     min_width: Annotated[int, typer.Option("--min-width", min=1, help="Channels that every group keeps at least.")] = 1,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            "--step",
+            min=1,
+            help="Widths are multiples of this: unless said, of the device's own steps; with another --normalize, of 1.",
+            show_default=False,
+        ),
+    ] = None,
     backend: ChosenBackend = None,
     device: Device = None,
     compute_capability: Capability = None,
@@ -108,6 +117,7 @@ def prune(
             "seed": seed,
             "freeze": tuple(freeze or ()),
             "min_width": min_width,
+            "step": step,
             "backend": rows.fingerprint.runtime,
             "threads": rows.fingerprint.threads or 1,
             "memory_of": memory_of,

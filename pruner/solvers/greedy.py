@@ -1,7 +1,7 @@
 """Group Fisher Pruning's way: again and again remove where importance lost over cost saved is least, at current widths.
 
 The paper removes one channel at a time; here a move takes a group to any narrower option, so that a staircase's next
-edge is reached at once. When every limit is kept, what room is left is given back.
+edge is reached at once. Where options are single channels, and each saves as much as the last, it is the paper's rule.
 
 Source: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021, arXiv:2108.00708.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruner.solvers.problem import Ints, Limit, Problem, Solution
+from pruner.solvers.problem import Ints, Problem, Solution
 
 SAVED_AT_LEAST = 1e-9
 """Savings below this fraction of the whole cost are none."""
@@ -38,21 +38,20 @@ class Greedy:
     ranks_by_ratio = True
 
     def solve(self, problem: Problem) -> Solution:
-        """Narrow groups until every limit is kept, then widen where there is room."""
+        """Narrow groups until every limit is kept."""
         return narrow(problem, problem.start, 0)
 
 
 def narrow(problem: Problem, choice: Ints, moves: int) -> Solution:
-    """Narrow groups from where they are until every limit is kept, then widen where there is room."""
+    """Narrow groups from where they are until every limit is kept."""
     least = SAVED_AT_LEAST * max(problem.rank.at(choice), 1e-12)
     best: dict[int, _Move | None] = {}
-    while exceeded := problem.exceeded(choice):
+    while problem.exceeded(choice):
         for group in range(len(problem.losses)):
             if group not in best:
                 best[group] = _best(problem, choice, group, least)
-        candidates = sorted((move for move in best.values() if move), key=lambda move: (move.ratio, -move.width))
-        move = next((m for m in candidates if _helps(exceeded, choice, m)), None)
-        move = move or next(iter(candidates), None) or _any(problem, choice)
+        candidates = [move for move in best.values() if move]
+        move = min(candidates, key=lambda move: (move.ratio, -move.width), default=None) or _any(problem, choice)
         if move is None:
             return problem.solution(choice, moves)
         choice = move.after(choice)
@@ -60,7 +59,7 @@ def narrow(problem: Problem, choice: Ints, moves: int) -> Solution:
         for group, _ in move.change:
             for other in problem.together[group]:
                 best.pop(other, None)
-    return problem.solution(*give_back(problem, choice, moves))
+    return problem.solution(choice, moves)
 
 
 def _best(problem: Problem, choice: Ints, group: int, least: float) -> _Move | None:
@@ -89,11 +88,6 @@ def _removal(problem: Problem, choice: Ints, block: tuple[int, ...], least: floa
     saved = problem.rank.at(choice) - problem.rank.at(after)
     lost = sum(problem.losses[group][0] - problem.losses[group][choice[group]] for group in block)
     return _Move(float(lost / saved), 0, move.change) if saved > least else None
-
-
-def _helps(exceeded: list[Limit], choice: Ints, move: _Move) -> bool:
-    """Whether a move lowers a cost whose limit is exceeded."""
-    return any(limit.cost.at(move.after(choice)) < limit.cost.at(choice) for limit in exceeded)
 
 
 def _any(problem: Problem, choice: Ints) -> _Move | None:

@@ -37,6 +37,8 @@ class Milp:
             return problem.solution(problem.start, 0, 0.0)
         until = time.monotonic() + self.time_limit_s
         best = Greedy().solve(problem)
+        if best.met:
+            best = problem.solution(give_back(problem, best.choice, 0)[0], 0)
         bound: float | None = None
         nodes = 0
         tightened = problem

@@ -13,10 +13,21 @@ from pruner.importance.ranking import rank_singly
 from pruner.loop import Bench, Trial, solve_measured
 from pruner.options import width_options
 from pruner.posing import Budgeted, Question
-from pruner.solvers.greedy import Greedy
+from pruner.solvers import Problem, Solution
+from pruner.solvers.greedy import Greedy, give_back
 
 SIZES = dict.fromkeys("abcdefgh", 64)
 UNPRUNED_MS = 8.0
+
+
+class Quick:
+    """A solver that uses a budget as well as the exact one, in no time."""
+
+    name, ranks_by_ratio = "quick", False
+
+    def solve(self, problem: Problem) -> Solution:
+        found = Greedy().solve(problem)
+        return problem.solution(*give_back(problem, found.choice, 0)) if found.met else found
 
 
 class Table:
@@ -74,7 +85,7 @@ def pose(predictor: Any, most: float) -> Question:
 
 def measured(device: Device, budget: float, events: list[Event] | None = None) -> Trial:
     return solve_measured(
-        Greedy(),
+        Quick(),
         cast(Bench, device),
         pose,
         budget_ms=budget * UNPRUNED_MS,
@@ -92,7 +103,7 @@ def test_the_budget_is_kept_and_used_however_wrong_the_table_is(budget: float, e
 
 def test_nine_of_ten_plans_are_within_the_budget_and_use_it_when_another_process_measures_them() -> None:
     used = []
-    for number in range(40):
+    for number in range(25):
         device = Device(0.8, 0.05, noise=0.012)
         device.generator = np.random.default_rng(number)
         trial = measured(device, 0.5)

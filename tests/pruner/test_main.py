@@ -135,7 +135,7 @@ def test_prune_hands_on_what_was_asked_for(pruning: Callable[[Answer], list[dict
     config = given["config"]
     assert config["freeze"] == ("head", "stem.*")
     assert [config[key] for key in ("min_width", "rounds", "epochs", "seed")] == [4, 3, 7, 5]
-    assert [config[key] for key in ("importance", "normalize", "solver")] == ["fisher", "latency", "greedy"]
+    assert [config[key] for key in ("importance", "normalize", "solver")] == ["fisher", "latency", "milp"]
     assert (config["backend"], config["threads"]) == ("onnxruntime", 1)
     assert json.loads(done.stdout)["met"] is True
 
@@ -235,6 +235,15 @@ def test_wrong_arguments_end_with_2_and_say_what_is_right(
     assert said in done.output
     assert not isinstance(done.exception, Exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_to_be_normalised_is_ranked_by_the_greedy_solver(
+    pruning: Callable[[Answer], list[dict[str, Any]]],
+) -> None:
+    calls = pruning(lambda _: Pruned())
+    command = ["prune", "net.py", "--table", "t.db", "--budget", "60%", "--out", "run"]
+    assert call(*command, "--normalize", "memory", "--step", "8").exit_code == 0
+    assert [calls[0]["config"][key] for key in ("solver", "normalize", "step")] == ["greedy", "memory", 8]
 
 
 def test_normalize_is_refused_for_a_solver_that_does_not_rank_by_a_ratio(
