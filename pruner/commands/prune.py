@@ -74,7 +74,7 @@ def prune(
         typer.Option(
             "--step",
             min=1,
-            help="Widths are multiples of this: unless said, of the device's own steps; with another --normalize, of 1.",
+            help="Widths are multiples of this; unless said, the device's own steps, or 1 with another --normalize.",
             show_default=False,
         ),
     ] = None,
