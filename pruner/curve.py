@@ -76,9 +76,14 @@ class Paced:
             self._end = now + self.seconds
         self._until = now + max(0.0, self._end - now) / budgets_left
 
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left for this budget."""
+        return max(0.0, self._until - self.clock())
+
     def solve(self, problem: Problem) -> Solution:
         """Find the options that lose least; once this budget's time is used up, by the greedy solver."""
-        left_s = self._until - self.clock()
+        left_s = self.left_s
         solver: Solver = Milp(time_limit_s=left_s) if left_s > LEAST_S else Greedy()
         return solver.solve(problem)
 

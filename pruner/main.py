@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from lut import LatpruneError
 from pruner.commands.backends import backends
 from pruner.commands.export import export
+from pruner.commands.frontier import frontier
 from pruner.commands.groups import groups
 from pruner.commands.measure import measure
 from pruner.commands.output import complain
@@ -55,6 +56,7 @@ for name, command in (
     ("profile", profile),
     ("predict", predict_command),
     ("groups", groups),
+    ("frontier", frontier),
     ("prune", prune),
     ("export", export),
     ("measure", measure),

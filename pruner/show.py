@@ -58,6 +58,11 @@ def format_percent(fraction: float | None) -> str:
     return f"{percent:.0f} %" if abs(percent) >= 9.95 else f"{percent:.1f} %"
 
 
+def format_share(share: float | None) -> str:
+    """A share of a whole in percent, with one digit after the point whatever its size: "97.3 %"."""
+    return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
 def format_mb(size_bytes: float | None) -> str:
     """A size in MB (10^6 bytes)."""
     return NOTHING if size_bytes is None else f"{_three_digits(size_bytes / 1e6)} MB"

@@ -1,0 +1,102 @@
+"""Draw a frontier: importance kept against predicted latency with its interval, one dot a budget."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruner.atomic import replacing
+from pruner.draw import COLOURS, FAINT, INK, LINE, SUFFIXES, DrawError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pruner.frontier import Frontier
+
+SIZE = (7.2, 4.6)
+"""In inches."""
+LABELS = 8
+"""Dots that are labelled with their budget, about."""
+
+
+def check_plot(path: Path) -> None:
+    """Make sure that a curve can be drawn, before the work for it.
+
+    Raises:
+        DrawError: the suffix is none that is possible, there is no such folder, or matplotlib is not installed.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DrawError(f"--plot {path}: its name tells no kind of picture.\nPossible are {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise DrawError(f"--plot {path}: there is no folder {path.parent}.\nMake it: mkdir -p {path.parent}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DrawError('--plot needs matplotlib, which is not installed.\nInstall it: pip install "latprune[plot]"')
+
+
+def save_frontier(found: "Frontier", device: str, path: Path) -> None:
+    """Draw a frontier into a file; the same frontier gives the same file.
+
+    Args:
+        found: the curve.
+        device: what the table was measured on, in words.
+        path: of the picture.
+
+    Raises:
+        DrawError: see `check_plot`; or the file cannot be written.
+    """
+    check_plot(path)
+    import matplotlib
+
+    kind = path.suffix.lower().removeprefix(".")
+    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "latprune", "pdf.fonttype": 42}  # text stays text
+    try:
+        with matplotlib.rc_context(settings), replacing(path) as partial:
+            draw_frontier(found, device).savefig(partial, format=kind, dpi=130, metadata=undated)
+    except OSError as error:
+        raise DrawError(f"--plot {path}: it cannot be written: {error.strerror or error}.") from error
+
+
+def draw_frontier(found: "Frontier", device: str) -> "Figure":
+    """The curve, with the latency as a share of the unpruned network's along the upper edge."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(f"{found.task}: importance kept against predicted latency", fontsize=10, color=INK, parse_math=False)
+    _draw_curve(axes, found)
+    axes.set_ylabel(f"importance kept, % ({found.importance})", fontsize=8, color=INK)
+    said = f"latency, ms, predicted by {Path(found.table).name} alone, with 90 % interval\n{device}"
+    if found.missing:
+        said += f"\nNOT in it: {len(found.missing)} units that the table has no latency of"
+    axes.set_xlabel(said, fontsize=8, color=INK, parse_math=False)
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=103)
+    axes.grid(color=LINE, lw=0.4)
+    unpruned_ms = found.unpruned_ms
+    shares = axes.secondary_xaxis("top", functions=(lambda ms: 100 * ms / unpruned_ms, lambda p: p * unpruned_ms / 100))
+    shares.set_xlabel("% of the unpruned network's predicted latency", fontsize=8, color=INK)
+    for each in (axes, shares):
+        each.tick_params(labelsize=7, colors=INK)
+    return figure
+
+
+def _draw_curve(axes: "Axes", found: "Frontier") -> None:
+    points = found.points
+    kept = [100 * point.importance_kept for point in points]
+    ms = [point.predicted_ms for point in points]
+    spread = [[p.predicted_ms - p.low_ms for p in points], [p.high_ms - p.predicted_ms for p in points]]
+    order = range(len(points) - 1, -1, -1)
+    # steps: between two plans that were found, the faster one is what there is
+    axes.step([ms[n] for n in order], [kept[n] for n in order], where="post", color=COLOURS[0], lw=1.0, zorder=2)
+    axes.errorbar(ms, kept, xerr=spread, fmt="o", ms=3.6, color=COLOURS[0], ecolor=FAINT, elinewidth=0.8, zorder=3)
+    every = max(1, round(len(points) / LABELS))
+    for place, point in enumerate(points[::every]):
+        axes.annotate(
+            f"{100 * point.budget_ms / found.unpruned_ms:.0f} %",
+            (point.predicted_ms, kept[place * every]),
+            xytext=(4, -10),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=FAINT,
+        )
