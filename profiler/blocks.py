@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from lut.program import Form, Program
+from lut.program import Form, Program, Ref
 from lut.records import ChannelGroup, Unit
 from profiler.branches import Block, Place, Written
 from profiler.collecting import without_collecting
@@ -27,11 +27,11 @@ from profiler.programs import Author, UnwritableError
 from profiler.proof import EXACT, ROUNDING, Proof, double_by_default
 from profiler.residual import Residual, find_residuals, readers_of
 from profiler.trace import Step, Trace
-from profiler.units import Cut, cut_units
+from profiler.units import cut_units
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Block", "cut_without", "examine_blocks", "find_blocks"]
+__all__ = ["Block", "examine_blocks", "find_blocks", "without_blocks"]
 
 
 def find_blocks(network: Network) -> tuple[Block, ...]:
@@ -273,31 +273,29 @@ def _place_in(form: Form, module: str, trace: Trace, residual: Residual) -> Plac
     return Place(added, residual.kept_at, tuple(idle))
 
 
-def cut_without(network: Network, blocks: Iterable[Block]) -> Cut:
-    """The network's units and tensors as they are without blocks; steps and values keep their numbers."""
+def without_blocks(network: Network, blocks: Iterable[Block]) -> Network:
+    """The network as its trace shows it without blocks: units, tensors and hash; steps and values keep their numbers.
+
+    The model is still the whole one; groups that lie in a branch alone are still there, and nothing hangs on them.
+    """
     steps = list(network.trace.steps)
+    passed = torch.ops.aten.alias.default
     for block in blocks:
         for number in (block.step, *block.idle):
-            step = steps[number]
-            source = block.kept if number == block.step else step.inputs[0]
-            passed = torch.ops.aten.alias.default
-            steps[number] = replace(step, operation=passed, args=(_ref(step, source),), kwargs={})
+            source = Ref(block.kept) if number == block.step else steps[number].args[0]
+            steps[number] = replace(steps[number], operation=passed, args=(source,), kwargs={})
     for number in {number for block in blocks for number in block.steps}:
-        steps[number] = Step(torch.ops.aten.alias.default, (), {}, (), steps[number].modules)
-    structure = network.structure
+        steps[number] = Step(passed, (), {}, (), steps[number].modules)
     trace = replace(network.trace, steps=tuple(steps))
-    return cut_units(replace(structure, reading=replace(structure.reading, trace=trace)))
-
-
-def _ref(step: Step, value: int) -> Any:
-    return next(leaf for leaf in step.args if getattr(leaf, "index", None) == value)
+    structure = replace(network.structure, reading=replace(network.structure.reading, trace=trace))
+    return Network(network.model, network.inputs, structure, cut_units(structure))
 
 
 def _left(network: Network, block: Block) -> tuple[Unit, ...]:
     """What stays of the block's units, unless another unit takes it up."""
     going = {block.step, *block.steps, *block.idle}
     mine = {number for unit in network.units if unit.name in block.units for number in unit.steps} - going
-    return tuple(unit for unit in cut_without(network, [block]).units if unit.steps[0] in mine) if mine else ()
+    return tuple(unit for unit in without_blocks(network, [block]).units if unit.steps[0] in mine) if mine else ()
 
 
 Difference = Callable[[Sequence[Block]], float]

@@ -20,6 +20,7 @@ from torch import nn
 
 from lut.errors import BackendError
 from profiler.backends.onnxruntime import evaluate
+from profiler.branches import Block
 from profiler.cut import Removal, awaken, cut, cut_positions, lost_positions
 from profiler.export import export_named, flat_arrays, largest_difference, lively, output_arrays
 from profiler.folding import drop, fold_norms
@@ -28,6 +29,7 @@ from profiler.network import Network
 from profiler.program_module import install
 from profiler.proof import some_of
 from profiler.trace import record
+from profiler.variant_blocks import UnfoundError, take_out
 from profiler.variant_compare import choose_widths, sizes_by_comparing, some_removal
 from profiler.variant_sizes import OUTPUT, Sized, VariantError, sizes_by_values
 from profiler.variant_values import match_values
@@ -65,22 +67,31 @@ class Variants:
         """The graph's initialisers; they share its memory."""
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in self.base.graph.initializer}
 
-    def at(self, remove: Removal) -> onnx.ModelProto:
-        """The graph without these choices of each group.
+    def at(self, remove: Removal, blocks: Sequence[Block] = ()) -> onnx.ModelProto:
+        """The graph without these choices of each group, and without these blocks.
 
         Raises:
             LatpruneError: the exporter cannot write the network.
         """
         if self.anew_because:
-            found = fold_norms(export_named(cut(self.network.model, self.network.groups, remove), self.network.inputs))
-            return drop(found.model, found.norms)
-        return self.sliced(remove)
+            return self._anew(remove, blocks)
+        try:
+            return self.sliced(remove, blocks)
+        except UnfoundError as error:
+            log.warning("this variant is exported anew: %s", error)
+            return self._anew(remove, blocks)
 
-    def sliced(self, remove: Removal) -> onnx.ModelProto:
-        """The graph with its weights sliced and its sizes rewritten.
+    def _anew(self, remove: Removal, blocks: Sequence[Block]) -> onnx.ModelProto:
+        smaller = cut(self.network.model, self.network.groups, remove, blocks=blocks)
+        found = fold_norms(export_named(smaller, self.network.inputs))
+        return drop(found.model, found.norms)
+
+    def sliced(self, remove: Removal, blocks: Sequence[Block] = ()) -> onnx.ModelProto:
+        """The graph with its weights sliced, its sizes rewritten, and blocks taken out.
 
         Raises:
             VariantError: a size in the graph cannot be rewritten.
+            UnfoundError: a block's addition is not found in it.
         """
         widths = {name: size - len(set(remove.get(name, ()))) for name, size in self.network.widths.items()}
         lost = lost_positions(self.network.groups, {name: gone for name, gone in remove.items() if gone})
@@ -89,6 +100,8 @@ class Variants:
         for sized in self.sizes:
             _rewrite(model.graph, sized, widths, fresh)
         drop(model, self.folded)
+        if blocks:
+            take_out(model.graph, blocks, self.network.trace, self.value_of)
         read = {name for node in model.graph.node for name in node.input}
         for tensor in self.base.graph.initializer:
             if tensor.name not in fresh and tensor.name in read:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lut.records import Unit
-from profiler.blocks import Block, cut_without, examine_blocks, find_blocks
+from profiler.blocks import Block, examine_blocks, find_blocks, without_blocks
 from profiler.cut import cut
 from profiler.network import Network, analyze
 from profiler.trace import record
-from profiler.units import cut_units
 from tests.profiler.residual_networks import CASES, WIDTH, Around, Basic, Scaled, build
 
 
@@ -71,7 +70,7 @@ def test_what_stays_joins_the_unit_before_where_that_can_take_it() -> None:
     (block,) = find_blocks(network)
     assert block.left == ()
     before, after = (
-        {unit.name: unit.family.followers for unit in c.units} for c in (network.cut, cut_without(network, [block]))
+        {unit.name: unit.family.followers for unit in c.units} for c in (network, without_blocks(network, [block]))
     )
     assert before["inner.0"] == ()
     assert after["inner.0"] == ("gelu",)
@@ -92,7 +91,7 @@ def test_units_without_blocks_are_those_of_the_network_that_lacks_them(name: str
     for block in find_blocks(network):
         smaller = cut(model, network.groups, {}, blocks=[block])
         again = analyze(smaller, inputs)
-        expected, found = map(kinds, (cut_without(network, [block]).units, again.units))
+        expected, found = map(kinds, (without_blocks(network, [block]).units, again.units))
         assert expected == found
         assert len(expected) < len(network.units)
 
@@ -221,9 +220,9 @@ def test_what_is_no_residual_block_is_not_taken_for_one(inner: type[nn.Module]) 
     assert examine_blocks(network_of(inner())) == ()
 
 
-def test_a_cut_without_blocks_taken_out_is_the_network_s_own() -> None:
+def test_a_without_blocks_blocks_taken_out_is_the_network_s_own() -> None:
     network = network_of(Basic())
-    assert cut_without(network, []).units == cut_units(network.structure).units
+    assert without_blocks(network, []).units == network.units
 
 
 def test_finding_blocks_leaves_the_trace_as_it_was() -> None:
