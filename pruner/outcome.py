@@ -3,7 +3,7 @@
 import contextlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -115,6 +115,7 @@ def finish(
     limits: tuple[float | None, float | None],
     config: PruneConfig,
     state: RunState,
+    solved: Sequence[Mapping[str, Any]],
     progress: Progress,
 ) -> PruneRun:
     """Write, check and measure what came out.
@@ -126,6 +127,7 @@ def finish(
         limits: of latency in ms and of memory in bytes, None where there is none.
         config: of the run.
         state: its directory.
+        solved: how the widths of each round were found.
         progress: told of each step.
     """
     task, network, out = pruned.task, pruned.network, state.folder
@@ -164,6 +166,7 @@ def finish(
         "versions": versions(),
         "fingerprint": bench.table.fingerprint.to_json(),
         "outputs_difference": difference,
+        "solver": {"name": config.solver, "rounds": [dict(each) for each in solved]},
         "checks": [asdict(check) for check in checks],
         "plan": plan.to_json(),
     }

@@ -5,21 +5,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from lut import LatencyTable, open_table
 from lut.errors import LatpruneError
-from profiler.network import analyze
-from profiler.progress import Event, Progress, silent
+from profiler.progress import Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.budget import Budget, check_device
-from pruner.importance import RANKINGS
-from pruner.narrow import asked_to_stay, out_of_place
+from pruner.question import check_importance, read_subject
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rounds import Rounds
 from pruner.runstate import open_run
 from pruner.solvers import get_solver
 from pruner.task import Task
+from pruner.training import check_training
 
 NORMALIZATIONS = ("latency", "memory", "flops", "none")
 
@@ -70,9 +67,14 @@ def prune(
         raise LatpruneError(
             f"Importance is normalised by one of {', '.join(NORMALIZATIONS)}, not {config.normalize!r}."
         )
-    if config.importance not in RANKINGS:
-        raise LatpruneError(f"There is no importance {config.importance!r}; there are {', '.join(RANKINGS)}.")
-    task.require("train_batches", "loss")
+    check_importance(task, config.importance)
+    check_training(
+        task,
+        teacher=config.distill > 0,
+        distill=config.distill,
+        device=config.train_device,
+        mixed_precision=config.mixed_precision,
+    )
     with contextlib.ExitStack() as stack:
         folder = (
             Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory(prefix="latprune-"))) / "run"
@@ -86,23 +88,10 @@ def prune(
         )
         request = {"task": task.name, "budget": asdict(budget), "config": asdict(config), "table": str(opened.name)}
         check_device(opened.fingerprint, here, config.allow_differences, budget.on_latency)
-        progress(Event("read the network", 0, 1))
-        torch.manual_seed(config.seed)
-        model = task.build()
-        network = analyze(task.deployed(model), task.inputs())
-        asked, wrapped = asked_to_stay(model, network, config.freeze), out_of_place(model, network)
-        fixed = asked | wrapped
-        free = len(network.widths) - len(fixed)
-        told = f"{free} groups can be pruned, {len(asked)} stay as asked"
-        if wrapped:
-            told += f", {len(wrapped)} because the code of network(model) itself would have to be rewritten"
-        progress(Event("read the network", 1, 1, told))
-        if not free:
-            reasons = sorted({str(group.frozen_because) for group in network.groups if group.frozen_because})[:3]
-            raise LatpruneError(f"Nothing in this network can be pruned: {'; '.join(reasons + list(config.freeze))}.")
+        subject = read_subject(task, config, progress)
         state = open_run(folder, overwrite=overwrite, request=request)
         try:
-            job = Rounds(task, model, network, opened, budget, config, solver, client, state, progress, fixed)
+            job = Rounds(subject, opened, budget, config, solver, client, state, progress)
             stack.callback(job.close)
             run = job.run()
         except LatpruneError:

@@ -19,6 +19,9 @@ class PruneConfig:
         solver: name in `SOLVERS`.
         rounds: in how many rounds the budget is reached, with scores taken afresh and training between.
         epochs: of fine-tuning, shared out over the rounds.
+        distill: the unpruned network's share in what is trained for (0: nothing is learnt from it).
+        train_device: where to train, such as "cuda:1"; None for a GPU if there is one.
+        mixed_precision: "no", "fp16" or "bf16", of training.
         seed: of everything random.
         freeze: patterns of layers that stay whole.
         min_width: no group gets narrower.
@@ -34,6 +37,9 @@ class PruneConfig:
     solver: str = "milp"
     rounds: int = 1
     epochs: int = 5
+    distill: float = 0.0
+    train_device: str | None = None
+    mixed_precision: str = "no"
     seed: int = 0
     freeze: tuple[str, ...] = ()
     min_width: int = 1

@@ -10,24 +10,23 @@ from lut import LatencyTable, Predictor
 from lut.errors import BudgetError
 from lut.records import ChannelGroup
 from profiler.cut import cut
-from profiler.network import Network
 from profiler.progress import Event, Progress
 from profiler.variants import prepare
 from profiler.worker_client import WorkerClient
+from pruner.averages import optimizer_tensors, without_optimizer
 from pruner.budget import Budget
-from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs, Memory
+from pruner.cost import Memory
 from pruner.deploy import CAREFULLY
-from pruner.importance import RANKINGS, Ranking
+from pruner.importance import Ranking
 from pruner.loop import Bench, solve_measured
-from pruner.narrow import names_in, narrowed, renamed
-from pruner.options import Offered
+from pruner.narrow import narrowed
 from pruner.outcome import finish, pruned_model
 from pruner.posing import Budgeted, Question, solve
+from pruner.question import Subject, ask, score
 from pruner.request import PruneConfig, PruneRun
 from pruner.rundir import load_weights, persistent_tensors
 from pruner.runstate import RunState
 from pruner.solvers import Solver
-from pruner.task import Task
 from pruner.training import evaluate, finetune, reestimate_norms
 
 
@@ -36,9 +35,7 @@ class Rounds:
 
     def __init__(
         self,
-        task: Task,
-        model: nn.Module,
-        network: Network,
+        subject: Subject,
         table: LatencyTable,
         budget: Budget,
         config: PruneConfig,
@@ -46,21 +43,20 @@ class Rounds:
         client: WorkerClient,
         state: RunState,
         progress: Progress,
-        fixed: frozenset[str] = frozenset(),
     ) -> None:
-        self.task, self.model, self.network, self.table = task, model, network, table
-        self.budget, self.config, self.solver, self.client = budget, config, solver, client
-        self.state, self.progress = state, progress
-        self.fixed = fixed
+        self.task, self.model, self.network = subject.task, subject.model, subject.network
+        self.groups, self.fixed = list(subject.groups), subject.fixed
+        self.table, self.budget, self.config, self.solver = table, budget, config, solver
+        self.client, self.state, self.progress = client, state, progress
+        network = self.network
         self.liveness = network.liveness(config.memory_of or config.backend)
-        self.names = names_in(model, network.model)
-        self.groups = renamed(network.groups, self.names)
         progress(Event("export the network", 0, 1))
         self.bench = Bench(
             prepare(network), client, table, latencies=budget.on_latency or config.normalize == "latency"
         )
         progress(Event("export the network", 1, 1))
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}
+        self.solved: list[dict[str, Any]] = []
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -81,7 +77,8 @@ class Rounds:
             )
             small = self._round(small, number, limits, unpruned_ms)
         pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept)
-        return finish(pruned, self.bench, before, (budget_ms, memory), self.config, self.state, self.progress)
+        limits = budget_ms, memory
+        return finish(pruned, self.bench, before, limits, self.config, self.state, self.solved, self.progress)
 
     def _memory_step(self, memory: float | None, share: float) -> float | None:
         full = self.liveness.at(self.network.widths).total_bytes
@@ -118,8 +115,9 @@ class Rounds:
         if self.state.has(stage):
             planned = self.state.payload(stage)
         else:
-            planned = {"kept": self._solve(self._rankings(model, groups), limits, unpruned_ms)}
+            planned = self._solve(self._rankings(model, groups), limits, unpruned_ms)
             self.state.complete(stage, planned)
+        self.solved.append(planned["solved"])
         chosen = {name: set(planned["kept"][name]) for name in self.kept}
         gone = {
             name: [choice for choice, original in enumerate(kept) if original not in chosen[name]]
@@ -140,19 +138,14 @@ class Rounds:
         return found
 
     def _rankings(self, model: nn.Module, groups: list[ChannelGroup]) -> dict[str, Ranking]:
-        ranked = RANKINGS[self.config.importance]
-        torch.manual_seed(self.config.seed)
-        prunable = [group for group in groups if group.size > 0 and group.name not in self.fixed]
-        batches = self.task.train_batches() if self.task.train_batches else ()
-        loss = self.task.loss
-        assert loss is not None
-        return ranked(model, prunable, batches, loss, progress=self.progress)
+        return score(self.task, model, groups, fixed=self.fixed, config=self.config, progress=self.progress)
 
     def _solve(
         self, rankings: Mapping[str, Ranking], limits: tuple[float | None, float | None], unpruned_ms: float
-    ) -> dict[str, list[int]]:
-        """The original choices that each group keeps."""
+    ) -> dict[str, Any]:
+        """The original choices that each group keeps ("kept"), and how they were found ("solved")."""
         budget_ms, memory = limits
+        measured: tuple[float, ...] = ()
         if budget_ms is not None:
             trial = solve_measured(
                 self.solver,
@@ -162,7 +155,7 @@ class Rounds:
                 unpruned_ms=unpruned_ms,
                 progress=self.progress,
             )
-            widths = trial.answer.widths
+            answer, measured = trial.answer, trial.ratios
         else:
             question = self._question(rankings, self.bench.predictor, None, memory)
             answer = solve(question, self.solver)
@@ -172,11 +165,20 @@ class Rounds:
                     f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
                     f"the least that any plan reaches is {least / 1e6:.4g} MB."
                 )
-            widths = answer.widths
-        return {
-            name: [original[choice] for choice in rankings[name].kept(widths[name])] if name in rankings else original
+        kept = {
+            name: [original[choice] for choice in rankings[name].kept(answer.widths[name])]
+            if name in rankings
+            else original
             for name, original in self.kept.items()
         }
+        total = sum(float(ranking.lost[-1]) for ranking in rankings.values())
+        solved = {
+            "importance_kept": 1 - answer.lost / total if total else 1.0,
+            "gap": answer.gap,
+            "approximated_terms": answer.approximated,
+            "measured_of_unpruned": list(measured),
+        }
+        return {"kept": kept, "solved": solved}
 
     def _question(
         self,
@@ -185,57 +187,33 @@ class Rounds:
         most_ms: float | None,
         memory: float | None,
     ) -> Question:
-        offered = Offered(
+        return ask(
+            self.network,
             self.bench.table,
-            self.network.units,
-            self.network.widths,
-            predictor,
-            step=self._step(),
-            min_width=self.config.min_width,
+            rankings,
+            widths=self.widths,
+            predictor=predictor,
+            most_ms=most_ms,
+            memory=None if memory is None else Budgeted(Memory(self.liveness), memory),
+            config=self.config,
         )
-        widths, budgets = self.widths, []
-        latency = Latency(predictor) if predictor is not None else None
-        if most_ms is not None:
-            assert latency is not None
-            budgets.append(Budgeted(latency, most_ms))
-        if memory is not None:
-            budgets.append(Budgeted(Memory(self.liveness), memory))
-        return Question(
-            full=widths,
-            options={name: offered.options(name, widths) for name in widths if name in rankings},
-            lost={name: ranking.lost for name, ranking in rankings.items()},
-            budgets=budgets,
-            rank=self._rank(latency),
-        )
-
-    def _step(self) -> int | None:
-        """As asked for; else what ranks by something other than latency knows no steps, as published."""
-        by_latency = self.config.normalize == "latency" or not self.solver.ranks_by_ratio
-        return self.config.step or (None if by_latency else 1)
-
-    def _rank(self, latency: Latency | None) -> Cost:
-        if self.config.normalize == "latency" and latency is not None:
-            return latency
-        if self.config.normalize == "flops":
-            return Macs(self.network.units)
-        if self.config.normalize == "none":
-            return Channels(self.network.widths)
-        return ActivationBytes(self.network.cut.liveness, self.network.units)
 
     def _finetune(self, model: nn.Module, number: int) -> None:
         """Fine-tune from where an interrupted run stopped; weights are kept after every epoch."""
         shared = self.config.epochs // self.config.rounds + (number < self.config.epochs % self.config.rounds)
         stage = f"round {number + 1} tuned"
         done = self.state.payload(stage) if self.state.has(stage) else {"epochs": 0, "finished": False}
-        if self.state.has(stage):
-            load_weights(model, self.state.tensors(stage), f"the checkpoint of {stage}")
+        kept = self.state.tensors(stage) if self.state.has(stage) else {}
+        if kept:
+            load_weights(model, without_optimizer(kept), f"the checkpoint of {stage}")
         else:
             reestimate_norms(model, self.task, seed=self.config.seed)
         if done["finished"]:
             return
 
-        def keep(epochs: int, tuned: nn.Module, _optimizer: torch.optim.Optimizer) -> None:
-            self.state.complete(stage, {"epochs": epochs, "finished": False}, persistent_tensors(tuned))
+        def keep(epochs: int, tuned: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+            tensors = {**persistent_tensors(tuned), **optimizer_tensors(optimizer, tuned)}
+            self.state.complete(stage, {"epochs": epochs, "finished": False}, tensors)
 
         finetune(
             model,
@@ -243,7 +221,12 @@ class Rounds:
             epochs=shared,
             seed=self.config.seed + number,
             first_epoch=int(done["epochs"]),
+            averages=kept,
             after_epoch=keep,
+            teacher=self.model if self.config.distill else None,
+            distill=self.config.distill,
+            device=self.config.train_device,
+            mixed_precision=self.config.mixed_precision,
             progress=self.progress,
         )
         model.eval()

@@ -66,6 +66,17 @@ def prune(
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Prune in so many rounds.")] = 1,
     epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Of fine-tuning.")] = None,
+    distill: Annotated[
+        float,
+        typer.Option("--distill", min=0.0, max=1.0, help="The unpruned network's share in what is trained for."),
+    ] = 0.0,
+    train_device: Annotated[
+        str | None,
+        typer.Option("--train-device", help="Where to train, such as cuda:1; else a GPU if there is one."),
+    ] = None,
+    mixed_precision: Annotated[
+        str, typer.Option("--mixed-precision", metavar="no|fp16|bf16", help="Of training.")
+    ] = "no",
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     freeze: Freeze = None,
     min_width: Annotated[int, typer.Option("--min-width", min=1, help="Channels that every group keeps at least.")] = 1,
@@ -114,6 +125,9 @@ def prune(
             "normalize": normalize or ("memory" if budget is None else "latency"),
             "solver": solver,
             "rounds": rounds,
+            "distill": distill,
+            "train_device": train_device,
+            "mixed_precision": mixed_precision,
             "seed": seed,
             "freeze": tuple(freeze or ()),
             "min_width": min_width,
