@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity memory versus fisher clean clean-all
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity budgets solvers memory versus fisher clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -65,6 +65,13 @@ coverage: $(INSTALLED) ## every network of torchvision, beside Torch-Pruning: do
 # More for it: make fidelity FIDELITY="--only resnet18 vit", "--runtimes openvino", "--again all", "--report"
 fidelity: $(INSTALLED) ## predicted and measured latencies of twelve networks on two runtimes: docs/fidelity.md; resumable
 	$(PYTHON) -m benchmarks.fidelity $(FIDELITY)
+
+# More for it: make budgets BUDGETS="--only resnet50 --runtimes openvino", "--again", "--report"
+budgets: $(INSTALLED) ## whether plans keep their budgets when another process measures them: docs/budgets.md; resumable
+	$(PYTHON) -m benchmarks.budgets $(BUDGETS)
+
+solvers: $(INSTALLED) ## what each solver loses on the tables of make fidelity: docs/solvers.md
+	$(PYTHON) -m benchmarks.solvers $(SOLVERS)
 
 # More for it: make memory MEMORY="--only ResNet-18 EDSR", "--again"
 memory: $(INSTALLED) ## the memory of twelve networks as TensorRT for RTX counts it: docs/memory.md; resumable
