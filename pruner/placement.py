@@ -148,38 +148,49 @@ def updates(
         mixed_precision: of `PRECISIONS`.
 
     Raises:
-        PlacementError: the device cannot do it, or accelerate is missing or set up otherwise in this process.
+        PlacementError: the device cannot do it, or accelerate is missing or told by the environment to stay on the CPU.
     """
     if mixed_precision == "no":
         yield Updates(optimizer)
         return
     check_precision(mixed_precision, device)
     try:
-        library, state = importlib.import_module("accelerate"), importlib.import_module("accelerate.state")
+        library = importlib.import_module("accelerate")
     except ImportError as error:
         raise PlacementError(
             f"Mixed precision ({mixed_precision}) needs accelerate, which cannot be imported: {error}.\n"
             "Install it: pip install accelerate, or train without mixed precision"
         ) from error
-    theirs = bool(state.PartialState._shared_state)
-    try:
-        accelerator = library.Accelerator(cpu=device.type == "cpu", mixed_precision=mixed_precision)
-    except ValueError as error:
-        raise PlacementError(f"accelerate refuses {mixed_precision} on {device}: {error}") from error
-    try:
+    with _own_state():
+        try:
+            accelerator = library.Accelerator(cpu=device.type == "cpu", mixed_precision=mixed_precision)
+        except ValueError as error:
+            raise PlacementError(f"accelerate refuses {mixed_precision} on {device}: {error}") from error
         if accelerator.device.type != device.type:
             raise PlacementError(
-                f"accelerate is set up for {accelerator.device.type} in this process, and training is to run on "
-                f"{device}.\nTrain on {accelerator.device.type}, or without mixed precision"
+                f"Training is to run on {device}, and the environment (ACCELERATE_USE_CPU …) has accelerate use "
+                f"{accelerator.device.type}.\nTrain there, change the environment, or train without mixed precision"
             )
         # The environment of a launcher may hold another number.
         accelerator.gradient_accumulation_steps = 1
         with _programs_in_full(models, device):
             yield Updates(optimizer, accelerator)
+
+
+@contextlib.contextmanager
+def _own_state() -> Iterator[None]:
+    """Give accelerate the state of a fresh process: it can be set up once, and the user's code may have done so."""
+    library = importlib.import_module("accelerate.state")
+    shared = [kind._shared_state for kind in (library.PartialState, library.AcceleratorState, library.GradientState)]
+    kept = [{key: dict(value) if isinstance(value, dict) else value for key, value in one.items()} for one in shared]
+    try:
+        for one in shared:
+            one.clear()
+        yield
     finally:
-        if not theirs:
-            state.AcceleratorState._reset_state(reset_partial_state=True)
-            state.GradientState._reset_state()
+        for one, before in zip(shared, kept, strict=True):
+            one.clear()
+            one.update(before)
 
 
 def check_precision(mixed_precision: str, device: torch.device | None = None) -> None:

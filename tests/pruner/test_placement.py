@@ -84,19 +84,23 @@ def test_a_missing_accelerate_is_said_with_what_to_install(monkeypatch: pytest.M
         finetune(nn.Linear(5, 3), TASK, epochs=1, device="cpu", mixed_precision="bf16")
 
 
-def test_nothing_of_accelerate_stays_and_what_was_there_is_not_touched() -> None:
+def test_nothing_of_accelerate_stays_and_what_the_user_set_up_is_given_back() -> None:
     accelerate = pytest.importorskip("accelerate")
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    finetune(nn.Linear(5, 3), TASK, epochs=1, device="cpu", mixed_precision="bf16")
+    def train() -> None:
+        finetune(nn.Linear(5, 3), TASK, epochs=1, device="cpu", mixed_precision="bf16")
+
+    train()
     assert not PartialState._shared_state
     try:
-        accelerate.Accelerator(cpu=True, mixed_precision="no")
-        with pytest.raises(PlacementError, match="accelerate refuses bf16"):
-            finetune(nn.Linear(5, 3), TASK, epochs=1, device="cpu", mixed_precision="bf16")
-        assert PartialState._shared_state
+        user = accelerate.Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=8)
+        train()
+        assert (user.mixed_precision, user.gradient_accumulation_steps) == ("no", 8)
+        assert AcceleratorState().mixed_precision == "no"
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
 
 
 def test_a_launchers_environment_changes_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +108,10 @@ def test_a_launchers_environment_changes_no_step(monkeypatch: pytest.MonkeyPatch
     models[1].load_state_dict(models[0].state_dict())
     for model, steps in zip(models, ("1", "4"), strict=True):
         monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", steps)
-        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
         with updates([model], optimizer, device=CPU, mixed_precision="bf16") as stepping:
-            stepping.step(model(torch.ones(1, 5)).sum())
+            # So small that it is not clipped, which would hide what it is divided by.
+            stepping.step(model(torch.ones(1, 5)).sum() * 1e-2)
     assert torch.equal(models[0].weight, models[1].weight)
 
 
