@@ -213,7 +213,7 @@ class Auxiliary(nn.Linear):
             lambda model, batch: model(batch).sum(),
             nn.Linear(3, 2),
             {"distill": lambda a, _b: a.sum() * float("inf")},
-            "is inf; a finite",
+            "inf; a finite",
         ),
     ],
 )
