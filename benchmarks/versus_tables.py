@@ -46,7 +46,7 @@ def unpruned(results: Results, names: Sequence[str], runtimes: Sequence[str]) ->
                 *(f"{table.unpruned_ms:.3g} ms" if table and table.unpruned_ms else "" for table in told),
             ]
         )
-    heads = ["network", "seeds", "parameters", "images × epochs", "accuracy", "trained on", *runtimes]
+    heads = ["network", "seeds", "parameters", "images × epochs", "accuracy", "trained on as much", *runtimes]
     return grid(heads, rows)
 
 
