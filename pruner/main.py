@@ -21,6 +21,7 @@ from pruner.commands.output import complain
 from pruner.commands.predict import predict_command
 from pruner.commands.profile import profile
 from pruner.commands.prune import prune
+from pruner.commands.report import report
 from pruner.commands.table import table
 
 RESUMABLE = ("profile", "prune")
@@ -60,6 +61,7 @@ for name, command in (
     ("prune", prune),
     ("export", export),
     ("measure", measure),
+    ("report", report),
     ("backends", backends),
 ):
     app.command(name)(command)

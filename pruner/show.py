@@ -58,9 +58,14 @@ def format_percent(fraction: float | None) -> str:
     return f"{percent:.0f} %" if abs(percent) >= 9.95 else f"{percent:.1f} %"
 
 
-def format_share(share: float | None) -> str:
-    """A share of a whole in percent, with one digit after the point whatever its size: "97.3 %"."""
-    return NOTHING if share is None else f"{100 * share:.1f} %"
+def format_share(share: float | None, digits: int = 1) -> str:
+    """A share of a whole in percent, with so many digits after the point whatever its size: "97.3 %"."""
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def format_kept(share: float | None) -> str:
+    """Importance kept, a share of all: "99.97 %"; where little is lost, the second digit tells plans apart."""
+    return format_share(share, 2)
 
 
 def format_mb(size_bytes: float | None) -> str:
@@ -97,6 +102,8 @@ def show_result(
     budgets = _budgets(result)
     if budgets:
         console.print(budgets, markup=False)
+    for line in solver_lines(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for check in checks:
         mark, style = ("✓", "green") if check.passed else ("✗", "bold red")
         console.print(mark, style=style, end=" ")
@@ -104,6 +111,20 @@ def show_result(
     if out is not None:
         for path, what in run_files(out):
             console.print(f"{path}  {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+def solver_lines(result: Mapping[str, Any]) -> list[str]:
+    """How good the solver's choice is, a line a round: "importance kept 97.31 %, by milp, proved gap 0.1 %"."""
+    solver = result.get("solver") or {}
+    rounds = solver.get("rounds") or []
+    lines = []
+    for number, each in enumerate(rounds, 1):
+        gap = each.get("gap")
+        proof = "no gap proved" if gap is None else f"proved gap {format_percent(gap)}"
+        where = f"round {number}: " if len(rounds) > 1 else ""
+        kept = format_kept(each.get("importance_kept"))
+        lines.append(f"{where}importance kept {kept}, by {solver.get('name')}, {proof}")
+    return lines
 
 
 def result_table(result: Mapping[str, Any]) -> Table:

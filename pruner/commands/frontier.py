@@ -25,7 +25,7 @@ from pruner.commands.options import (
 from pruner.commands.output import complain, make_table, print_json, results
 from pruner.commands.parsing import Bound, parse_memory
 from pruner.commands.progress import working
-from pruner.show import NOTHING, format_count, format_mb, format_ms, format_percent, format_share
+from pruner.show import NOTHING, format_count, format_kept, format_mb, format_ms, format_percent, format_share
 
 if TYPE_CHECKING:
     from pruner.frontier import Frontier, Point
@@ -146,7 +146,7 @@ def _row(found: "Frontier", point: "Point") -> list[str]:
         format_ms(point.predicted_ms) + (" *" if point.taken_over else ""),
         f"{format_ms(point.low_ms)} – {format_ms(point.high_ms)}",
         f"{point.speedup:.2f}",
-        format_share(point.importance_kept),
+        format_kept(point.importance_kept),
         format_share(point.parameters / unpruned.parameters),
         format_share(point.macs / unpruned.macs) if unpruned.macs else NOTHING,
         format_mb(point.memory.total_bytes),
