@@ -8,6 +8,7 @@ import argparse
 import gc
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -152,20 +153,24 @@ VARIANTS: Mapping[str, Callable[[Subject], None]] = {
 def time_by_turns(
     subject: Subject, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """All variants in each round, each round beginning with another; one round before does not count."""
+    """All variants in each round, in another order each; each once before it is timed, as training steps follow steps.
+
+    Else a variant would pay for the memory that the one before it gave back, and only some do.
+    """
     names = list(VARIANTS)
     times: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     gc.disable()
     try:
-        for number in range(rounds + 1):
+        for _ in range(rounds):
             gc.collect()
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                subject.model.zero_grad()
-                started = clock()
-                VARIANTS[name](subject)
-                if number:
-                    times[name].append((clock() - started) * 1e3)
+            for name in order.sample(names, len(names)):
+                for timed in (False, True):
+                    subject.model.zero_grad()
+                    started = clock()
+                    VARIANTS[name](subject)
+                    if timed:
+                        times[name].append((clock() - started) * 1e3)
     finally:
         gc.enable()
     return times

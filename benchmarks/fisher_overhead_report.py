@@ -89,8 +89,8 @@ def make_report(measured: Mapping[str, Mapping[str, Row]], size: Size, threads: 
     versions = ", ".join(f"{name} {version}" for name, version in read_versions(PACKAGES).items())
     origin = (
         f"`make fisher`, {today}, on {read_cpu().name}, {threads} threads; {versions}. Batches of {size.samples} "
-        f"pictures of {size.side}×{size.side}, float32; {size.rounds} rounds by turns: median times, median and "
-        "quartiles of each round's ratio to plain."
+        f"pictures of {size.side}×{size.side}, float32; {size.rounds} rounds by turns, each variant run "
+        "once more before it is timed: median times, median and quartiles of each round's ratio to plain."
     )
     bounds = f"Allowed are {BOUND} times plain, in time and in memory; the goal is {GOAL} in time."
     return "\n".join([origin, "", *make_table(measured), "", bounds, "", *judge(measured)])

@@ -201,7 +201,7 @@ def _sum_products(entered: Tensor, gradient: Tensor, rows: int, channels: int) -
         if left.numel() <= STRIP:
             return (left * right).sum(1).view(shape[:2])
         lines = max(1, STRIP // left.shape[1])
-        strips = zip(left.split(lines), right.split(lines), strict=True)
+        strips = zip(torch.split(left, lines), torch.split(right, lines), strict=True)
         return torch.cat([(one * other).sum(1) for one, other in strips]).view(shape[:2])
     others = [d for d in range(entered.dim()) if d not in {rows, channels}]
     products = entered * gradient

@@ -56,10 +56,17 @@ def test_time_and_memory_are_judged() -> None:
     ]
 
 
-def test_each_round_times_every_variant_once_and_the_first_round_does_not_count(small: str) -> None:
+def test_each_round_runs_every_variant_twice_and_times_it_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+    monkeypatch.setattr(
+        fisher_overhead, "VARIANTS", {name: lambda _, name=name: runs.append(name) for name in VARIANTS}
+    )
     ticks = iter(range(10**6))
-    times = time_by_turns(make(small, TINY), 3, lambda: float(next(ticks)))
-    assert times == {name: [1000.0] * 3 for name in VARIANTS}
+    times = time_by_turns(make(small, TINY), 3, lambda: 0.5 * next(ticks))
+    assert times == {name: [500.0] * 3 for name in VARIANTS}
+    assert runs[::2] == runs[1::2]
+    assert len({tuple(runs[start : start + 2 * len(VARIANTS)]) for start in (0, 12, 24)}) == 3
+    assert all(runs.count(name) == 6 for name in VARIANTS)
 
 
 def test_weights_get_the_same_gradients_with_scores_as_without(small: str) -> None:
