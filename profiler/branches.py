@@ -68,7 +68,7 @@ class Block:
         within: names of the blocks whose branch holds this one, which therefore goes with any of them.
         samples: the dimension of the branch that counts samples.
         adder: the innermost module that was running at the addition.
-        additions: how many additions `adder` does within the call of `module`, and which of these it is, from 0.
+        additions: how often `adder` adds two tensors of one shape in the call of `module`, and which of these it is.
         written: modules around the block as programs, by name, the smallest first.
         frozen_because: why it cannot go, or None.
     """
@@ -90,6 +90,11 @@ class Block:
     additions: tuple[int, int] = (1, 0)
     written: Mapping[str, Written] = field(default_factory=dict, compare=False, repr=False)
     frozen_because: str | None = None
+
+    @property
+    def home(self) -> Written:
+        """The smallest module around the block that is written down."""
+        return next(iter(self.written.values()))
 
 
 @cache

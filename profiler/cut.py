@@ -16,8 +16,9 @@ from lut.errors import LatpruneError
 from lut.program import Program
 from lut.records import ChannelGroup
 from profiler.branches import Block, Written, masked, without
+from profiler.dropping import drop_tensors, owners_of
 from profiler.narrowing import narrow_program, outermost
-from profiler.program_module import ProgramModule, Removed, install
+from profiler.program_module import install
 from profiler.trace import tensors_of
 
 Removal = Mapping[str, Collection[int]]
@@ -67,22 +68,6 @@ def lost_positions(groups: Iterable[ChannelGroup], remove: Removal) -> dict[str,
     return {name: {d: np.unique(np.concatenate(at)).tolist() for d, at in dims.items()} for name, dims in lost.items()}
 
 
-def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, str]]]:
-    """Every place where a parameter or buffer hangs: its module, name there and path, by the name that the trace uses.
-
-    Tied parameters hang in several places.
-    """
-    first: dict[int, str] = {}
-    found: dict[str, list[tuple[nn.Module, str, str]]] = defaultdict(list)
-    for path, module in model.named_modules(remove_duplicate=True):
-        for kind in (module._parameters, module._buffers):
-            for leaf, tensor in kind.items():
-                if tensor is not None:
-                    name = first.setdefault(id(tensor), f"{path}.{leaf}" if path else leaf)
-                    found[name].append((module, leaf, path))
-    return found
-
-
 @dataclass(frozen=True)
 class _Change:
     """What one parameter or buffer of a module lost: its name there, its old and new shape, and the positions."""
@@ -130,40 +115,11 @@ def programs_after(groups: Iterable[ChannelGroup], remove: Removal, blocks: Sequ
 
 def _around(needed: Mapping[str, Program], blocks: Sequence[Block]) -> list[tuple[Program, list[Written]]]:
     """The outermost programs of those needed and those around blocks, each with the blocks in it."""
-    homes = {module: written.program for block in blocks for module, written in list(block.written.items())[:1]}
     found = []
-    for program in outermost([*needed.values(), *homes.values()]):
+    for program in outermost([*needed.values(), *(block.home.program for block in blocks)]):
         inside = [block.written[program.module] for block in blocks if program.module in block.written]
         found.append((inside[0].program if inside else program, inside))
     return found
-
-
-def drop_tensors(model: nn.Module, names: Collection[str]) -> nn.Module:
-    """Take parameters and buffers out of a model, in place; gives back the model.
-
-    A module that has none of its own left stays as a name with its plain attributes, which code around it may ask for.
-
-    Raises:
-        LatpruneError: the model has no such parameter.
-    """
-    owners = _owners(model)
-    emptied: dict[int, nn.Module] = {}
-    for name in names:
-        if name not in owners:
-            raise LatpruneError(f"The network has no parameter {name!r}: its blocks belong to another network.")
-        for module, leaf, _ in owners[name]:
-            (module._parameters if leaf in module._parameters else module._buffers)[leaf] = None
-            emptied[id(module)] = module
-    removed = {
-        number: Removed(module)
-        for number, module in emptied.items()
-        if not isinstance(module, ProgramModule)
-        and all(tensor is None for tensor in [*module._parameters.values(), *module._buffers.values()])
-    }
-    for module in [*model.modules(), *removed.values()]:
-        for leaf, child in module._modules.items():
-            module._modules[leaf] = removed.get(id(child), child)
-    return model
 
 
 def number_in(model: nn.Module, name: str) -> Any:
@@ -197,7 +153,7 @@ def cut_positions(model: nn.Module, lost: Lost, *, share: bool = False) -> nn.Mo
     """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     smaller = copy_sharing(model, tensors.values() if share else [tensors[name] for name in lost if name in tensors])
-    owners = _owners(smaller)
+    owners = owners_of(smaller)
     resized: dict[nn.Module, list[_Change]] = defaultdict(list)
     numbers = {name: number_in(model, name) for name in lost if name not in owners}
     for name, dims in lost.items():
@@ -355,7 +311,7 @@ def awake_copy(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of a network in single precision, awake; the original's contents are not even copied."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     awake, fresh = _Awake(model, seed), copy_sharing(model, tensors.values())
-    for name, places in _owners(fresh).items():
+    for name, places in owners_of(fresh).items():
         old = tensors[name].detach()
         found = awake.value(name, old)
         new = (found if found is not None else old.clone()).to(torch.float32 if old.is_floating_point() else old.dtype)

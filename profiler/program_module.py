@@ -194,31 +194,6 @@ def _written(shape: Shape) -> str:
     return str([f"{length.base}…" if isinstance(length, Growing) else length for length in shape]).replace("'", "")
 
 
-class Removed(nn.Module):
-    """Stands where a module was whose parameters are gone; keeps the module's public attributes and what is below."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        for name, value in vars(module).items():
-            if not name.startswith("_") and name not in vars(self):
-                setattr(self, name, value)
-        self._modules = dict(module._modules)
-        self.training = module.training
-        self.kind = module._get_name()
-
-    def extra_repr(self) -> str:
-        """How the module shows itself."""
-        return self.kind
-
-    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
-        """There is nothing to run.
-
-        Raises:
-            LatpruneError: always.
-        """
-        raise LatpruneError(f"This {self.kind} is gone: it was in the branch of a residual block that was removed.")
-
-
 def install(model: nn.Module, programs: Iterable[Program]) -> nn.Module:
     """Put programs in the place of modules, in place; gives back the model, which is another where it is one itself."""
     for program in programs:

@@ -214,7 +214,7 @@ class _Search:
         alike = [
             each
             for each in range(call.first, call.last)
-            if self.trace.steps[each].module == module and is_addition(self.trace, self.trace.steps[each])
+            if self.trace.steps[each].module == module and adds_alike(self.trace, self.trace.steps[each])
         ]
         return len(alike), alike.index(number)
 
@@ -243,13 +243,18 @@ def _from_zero(step: Step) -> bool:
     return step.name in CLAMPS and len(step.args) > 1 and step.args[1] >= 0
 
 
-def is_addition(trace: Trace, step: Step) -> bool:
-    """Whether a step adds two float tensors of one shape which the network's input reaches."""
+def adds_alike(trace: Trace, step: Step) -> bool:
+    """Whether a step adds two float tensors of one shape."""
     operands = step.args[:2]
     if step.name not in ADDITIONS or len(operands) < 2 or not all(isinstance(each, Ref) for each in operands):
         return False
     one, other = (trace.values[each.index] for each in operands)
-    return one.shape == other.shape and one.dtype.is_floating_point and one.from_input and other.from_input
+    return bool(one.shape == other.shape and one.dtype.is_floating_point)
+
+
+def is_addition(trace: Trace, step: Step) -> bool:
+    """The same, of tensors which the network's input reaches."""
+    return adds_alike(trace, step) and all(trace.values[each.index].from_input for each in step.args[:2])
 
 
 def find_residuals(trace: Trace) -> list[Residual]:

@@ -87,7 +87,7 @@ def _kept(
     graph: onnx.GraphProto, node: onnx.NodeProto, kept: int, branch: int, value_of: Mapping[str, int]
 ) -> str | None:
     """Which input of an addition stays: told by contents, or else it is the one that the other is computed from."""
-    first, second = node.input
+    first, second = map(str, node.input)
     for one, other in ((first, second), (second, first)):
         if value_of.get(one) == kept and value_of.get(other) != kept:
             return one

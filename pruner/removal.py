@@ -29,7 +29,7 @@ def blocks_in_place(model: nn.Module, network: Network, blocks: Iterable[Block])
     """
     own = {id(module) for module in model.modules()}
     parts = dict(network.model.named_modules(remove_duplicate=False))
-    return tuple(block for block in blocks if id(parts[next(iter(block.written))]) in own)
+    return tuple(block for block in blocks if id(parts[block.home.program.module]) in own)
 
 
 def renamed_blocks(blocks: Iterable[Block], names: Mapping[str, str]) -> list[Block]:
@@ -80,7 +80,7 @@ def narrowed_all(
         return left[id(program)]
 
     known = {module: written.program for block in [*gone, *blocks] for module, written in block.written.items()}
-    homes = [after(known[next(iter(block.written))]) for block in gone]
+    homes = [after(block.home.program) for block in gone]
     renewed = {program.module: program for program in homes}
     for group in groups:
         for program in group.programs:

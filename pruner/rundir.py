@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError, RunError
 from lut.program import Program, from_json
-from profiler.cut import cut_positions, drop_tensors
+from profiler.cut import cut_positions
+from profiler.dropping import drop_tensors
 from profiler.export import to_onnx, write_onnx
 from profiler.program_module import install
 from pruner.atomic import replacing
