@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from benchmarks.versus_data import Batch, Batches, Pictures, read_digits, read_fashion
 from benchmarks.versus_networks import NETWORKS, QUICK, Subject
+from pruner.norms import reestimate_norms
 from pruner.rundir import persistent_tensors, save_tensors
 from pruner.task import Task
-from pruner.training import evaluate, finetune, reestimate_norms
+from pruner.training import evaluate, finetune
 
 JUDGED_AT_ONCE = 500
 BEFORE_IMAGES = 2000

@@ -10,6 +10,7 @@ from lut.errors import LatpruneError
 from profiler.progress import Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.budget import Budget, check_device
+from pruner.distill import check_distillation
 from pruner.question import check_importance, read_subject
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rounds import Rounds
@@ -89,6 +90,8 @@ def prune(
         request = {"task": task.name, "budget": asdict(budget), "config": asdict(config), "table": str(opened.name)}
         check_device(opened.fingerprint, here, config.allow_differences, budget.on_latency)
         subject = read_subject(task, config, progress)
+        if config.distill:
+            check_distillation(subject.model, task)
         state = open_run(folder, overwrite=overwrite, request=request)
         try:
             job = Rounds(subject, opened, budget, config, solver, client, state, progress)

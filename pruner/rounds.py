@@ -20,6 +20,7 @@ from pruner.deploy import CAREFULLY
 from pruner.importance import Ranking
 from pruner.loop import Bench, solve_measured
 from pruner.narrow import narrowed
+from pruner.norms import reestimate_norms
 from pruner.outcome import finish, pruned_model
 from pruner.posing import Budgeted, Question, solve
 from pruner.question import Subject, ask, score
@@ -27,7 +28,7 @@ from pruner.request import PruneConfig, PruneRun
 from pruner.rundir import load_weights, persistent_tensors
 from pruner.runstate import RunState
 from pruner.solvers import Solver
-from pruner.training import evaluate, finetune, reestimate_norms
+from pruner.training import evaluate, finetune
 
 
 class Rounds:
@@ -207,7 +208,7 @@ class Rounds:
         if kept:
             load_weights(model, without_optimizer(kept), f"the checkpoint of {stage}")
         else:
-            reestimate_norms(model, self.task, seed=self.config.seed)
+            reestimate_norms(model, self.task, seed=self.config.seed, device=self.config.train_device)
         if done["finished"]:
             return
 

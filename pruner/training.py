@@ -14,7 +14,6 @@ from profiler.progress import Event, Progress, silent
 from pruner.averages import load_optimizer
 from pruner.distill import SHARE, Distillation
 from pruner.importance.batches import count_samples, loss_of
-from pruner.norms import reestimate_norms as reestimate_norms
 from pruner.placement import (
     Updates,
     check_precision,
