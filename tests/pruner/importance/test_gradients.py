@@ -101,7 +101,7 @@ def test_gradients_of_narrow_numbers_are_added_up_in_float32(kind: torch.dtype, 
     assert float((found - expected).norm() / expected.norm()) < close
 
 
-def test_many_small_terms_are_not_lost_in_half_precision() -> None:
-    entered = torch.full((1, 1, 64, 128), 2.0**-6, dtype=torch.float16)
+def test_products_too_small_for_half_precision_are_not_lost() -> None:
+    entered = torch.full((1, 1, 64, 128), 2.0**-12, dtype=torch.float16)
     heard = Heard(torch.tensor([0]), 1, True, False, entered, torch.full_like(entered, 2.0**-14))
-    assert float(taking.entering_gradients(heard, 1)) == 64 * 128 * 2.0**-20
+    assert float(taking.entering_gradients(heard, 1)) == 64 * 128 * 2.0**-26
