@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SIZE = (7.2, 4.6)
 """In inches."""
+ROOM = 1.1
+"""Width of the picture over the slowest plan's latency."""
 LABELS = 8
 """Dots that are labelled with their budget, about."""
 
@@ -70,11 +72,13 @@ def draw_frontier(found: "Frontier", device: str) -> "Figure":
     if found.missing:
         said += f"\nNOT in it: {len(found.missing)} units that the table has no latency of"
     axes.set_xlabel(said, fontsize=8, color=INK, parse_math=False)
-    axes.set_xlim(left=0)
+    # an interval that the table leaves very wide runs out of the picture, not the curve into its corner
+    axes.set_xlim(0, ROOM * max(point.predicted_ms for point in (*found.points, found.unpruned)))
     axes.set_ylim(top=103)
     axes.grid(color=LINE, lw=0.4)
     unpruned_ms = found.unpruned_ms
-    shares = axes.secondary_xaxis("top", functions=(lambda ms: 100 * ms / unpruned_ms, lambda p: p * unpruned_ms / 100))
+    there_and_back: Any = (lambda ms: 100 * ms / unpruned_ms, lambda percent: percent * unpruned_ms / 100)
+    shares = axes.secondary_xaxis("top", functions=there_and_back)
     shares.set_xlabel("% of the unpruned network's predicted latency", fontsize=8, color=INK)
     for each in (axes, shares):
         each.tick_params(labelsize=7, colors=INK)

@@ -20,7 +20,8 @@ from pruner.importance import Ranking
 from pruner.posing import Budgeted
 from pruner.question import ask, check_importance, read_subject, score
 from pruner.request import PruneConfig
-from pruner.solvers import Milp, get_solver
+from pruner.solvers import get_solver
+from pruner.solvers.milp import Milp
 from pruner.task import Task
 
 POINTS = 20

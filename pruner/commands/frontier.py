@@ -30,6 +30,9 @@ from pruner.show import NOTHING, format_count, format_kept, format_mb, format_ms
 if TYPE_CHECKING:
     from pruner.frontier import Frontier, Point
 
+UNSURE = 0.2
+"""A prediction whose interval reaches higher than this is pointed out."""
+
 
 def frontier(
     task: TaskSpec,
@@ -163,6 +166,12 @@ def notes(found: "Frontier") -> list[str]:
         lines.append(
             f"*: at {found.taken_over} of {len(found.points)} budgets the solver found a worse plan than at a tighter "
             "one, whose plan is shown"
+        )
+    unsure = sum(point.high_ms > (1 + UNSURE) * point.predicted_ms for point in found.points)
+    if unsure:
+        lines.append(
+            f"the table is unsure at {unsure} of {len(found.points)} budgets: the latency there may be more than "
+            f"{format_percent(UNSURE)} higher than predicted; latprune profile --networks measures more"
         )
     open_points = [point for point in found.points if point.lost]
     proved = sum(point.gap is not None for point in open_points)

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lut import BudgetError, LatencyTable, LatpruneError, TableFile, TaskError, 
 from lut.records import Measurement, NetworkMeasurement
 from profiler.network import Network, analyze
 from profiler.progress import silent
+from pruner.commands.frontier import notes
 from pruner.curve import Paced, spread_budgets, trace_curve
 from pruner.frontier import count_parameters
 from pruner.main import app
@@ -209,6 +211,17 @@ def test_the_command_gives_one_json_object_and_draws_the_curve(
     text = call(*args).stdout
     assert "nothing was measured" in text
     assert "greedy proved nothing" in text
+
+
+def test_what_a_reader_has_to_know_is_said_below_the_table(found: Any) -> None:
+    assert notes(found) == ["gap: greedy proved nothing"]
+    first, second, *others = found.points
+    unsure = replace(second, high_ms=1.5 * second.predicted_ms, taken_over=True, gap=0.01)
+    told = notes(replace(found, points=(first, unsure, *others)))
+    assert told[0].startswith(f"*: at 1 of {len(found.points)} budgets the solver found a worse plan")
+    assert told[1].startswith(f"the table is unsure at 1 of {len(found.points)} budgets")
+    assert told[2].endswith(f"proved in time at 1 of {len(found.points) - 1} (--seconds gives more)")
+    assert "pruning gains no latency here" in notes(replace(found, points=(first,)))[0]
 
 
 @pytest.mark.parametrize(
