@@ -24,7 +24,7 @@ class Products:
     """`g^T g` of one group, summed over samples; exact for any number of them.
 
     All that a set's score needs of the samples is this matrix, so nothing has to be sampled or capped: it takes
-    8 size² bytes however many samples there are (all of ResNet-50: 60 MB). While there are fewer samples than
+    8 size² bytes however many samples there are (all of ResNet-50: 65 MB). While there are fewer samples than
     choices, the samples themselves say the same in less space (a wide transformer's matrices would take gigabytes), so
     they are kept until there are as many, then multiplied, in float64, and let go. Many at once is also faster.
     """
