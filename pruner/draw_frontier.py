@@ -74,7 +74,8 @@ def draw_frontier(found: "Frontier", device: str) -> "Figure":
     axes.set_xlabel(said, fontsize=8, color=INK, parse_math=False)
     # an interval that the table leaves very wide runs out of the picture, not the curve into its corner
     axes.set_xlim(0, ROOM * max(point.predicted_ms for point in (*found.points, found.unpruned)))
-    axes.set_ylim(top=103)
+    axes.margins(y=0.08)
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(color=LINE, lw=0.4)
     unpruned_ms = found.unpruned_ms
     there_and_back: Any = (lambda ms: 100 * ms / unpruned_ms, lambda percent: percent * unpruned_ms / 100)
@@ -94,13 +95,9 @@ def _draw_curve(axes: "Axes", found: "Frontier") -> None:
     # steps: between two plans that were found, the faster one is what there is
     axes.step([ms[n] for n in order], [kept[n] for n in order], where="post", color=COLOURS[0], lw=1.0, zorder=2)
     axes.errorbar(ms, kept, xerr=spread, fmt="o", ms=3.6, color=COLOURS[0], ecolor=FAINT, elinewidth=0.8, zorder=3)
-    every = max(1, round(len(points) / LABELS))
-    for place, point in enumerate(points[::every]):
-        axes.annotate(
-            f"{100 * point.budget_ms / found.unpruned_ms:.0f} %",
-            (point.predicted_ms, kept[place * every]),
-            xytext=(4, -10),
-            textcoords="offset points",
-            fontsize=6.5,
-            color=FAINT,
-        )
+    # several budgets may have one plan: the tightest that it keeps names it
+    tightest = {(point.predicted_ms, 100 * point.importance_kept): point.budget_ms for point in points}
+    every = max(1, round(len(tightest) / LABELS))
+    for place, budget_ms in list(tightest.items())[::every]:
+        text = f"{100 * budget_ms / found.unpruned_ms:.0f} %"
+        axes.annotate(text, place, xytext=(4, -10), textcoords="offset points", fontsize=6.5, color=FAINT)
