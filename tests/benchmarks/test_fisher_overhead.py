@@ -23,7 +23,7 @@ class Small(nn.Module):
             nn.Conv2d(8, 8, 3, padding=1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(8, 4),
+            nn.Linear(8, 32),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,18 +88,20 @@ def test_every_variant_has_words_and_those_judged_are_among_them() -> None:
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="peak memory is read from Linux's /proc")
-def test_a_tiny_run_writes_its_figures_behind_what_stands_in_the_report(
+def test_peak_memory_holds_at_least_the_activations_that_the_backward_pass_needs(small: str) -> None:
+    large = Size(32, 128)
+    map_bytes = 32 * 8 * 128 * 128 * 4
+    assert measure_peak(small, "plain", large) > 2 * map_bytes  # the norm's and the second convolution's inputs
+
+
+def test_a_run_writes_its_figures_behind_what_stands_in_the_report(
     small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "fisher.md"
     report.write_text(f"# Kept\n\n{MARK}\n\nold figures\n")
     monkeypatch.setattr(fisher_overhead, "REPORT", report)
     monkeypatch.setattr(fisher_overhead, "Size", lambda: TINY)
-    monkeypatch.setattr(
-        fisher_overhead,
-        "measure_peak_apart",  # in this process instead, where so small a network may need nothing more
-        lambda name, variant, size, threads: 10**6 + measure_peak(name, variant, size),
-    )
+    monkeypatch.setattr(fisher_overhead, "measure_peak_apart", lambda *given: 10**6)
     main(["--threads", str(torch.get_num_threads())])
     text = report.read_text()
     assert text.startswith(f"# Kept\n\n{MARK}\n\n`make fisher`, ")

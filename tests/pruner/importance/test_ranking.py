@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ def set_score(gradients: NDArray[np.float64], choices: list[int]) -> float:
     return float(sum(sample[choices].sum() ** 2 for sample in gradients) / (2 * len(gradients)))
 
 
+@settings(deadline=None)
 @given(GRADIENTS)
 def test_losing_more_never_costs_less_and_losing_one_costs_the_least_single_score(
     gradients: NDArray[np.float64],
@@ -38,6 +39,7 @@ def test_losing_more_never_costs_less_and_losing_one_costs_the_least_single_scor
         assert sorted(ranking.order) == list(range(gradients.shape[1]))
 
 
+@settings(deadline=None)
 @given(GRADIENTS)
 def test_what_a_set_loses_is_its_score_sample_by_sample_or_that_of_a_smaller_one(
     gradients: NDArray[np.float64],
@@ -48,6 +50,7 @@ def test_what_a_set_loses_is_its_score_sample_by_sample_or_that_of_a_smaller_one
     np.testing.assert_allclose(ranking.lost, np.maximum.accumulate(scores), atol=1e-12 * scale)
 
 
+@settings(deadline=None)
 @given(GRADIENTS.filter(lambda gradients: np.ptp(gradients) > 0))
 def test_each_next_choice_is_the_one_with_which_the_set_scores_least(gradients: NDArray[np.float64]) -> None:
     order = list(rank_by_set(gradients.T @ gradients, len(gradients)).order)
@@ -57,6 +60,7 @@ def test_each_next_choice_is_the_one_with_which_the_set_scores_least(gradients: 
         assert all(taken <= set_score(gradients, [*order[:k], other]) + 1e-12 * scale for other in order[k:])
 
 
+@settings(deadline=None)
 @given(GRADIENTS, st.integers(1, 4))
 def test_products_are_exact_however_samples_are_batched(gradients: NDArray[np.float64], batch: int) -> None:
     products = Products()
