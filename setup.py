@@ -19,6 +19,8 @@ setup(
         "accelerate>=1.10",
         # HiGHS with a starting solution and the proven gap, neither of which scipy.optimize.milp has.
         "highspy>=1.10",
+        # latprune report's page, with all that comes from a run escaped.
+        "jinja2>=3.1",
         "numpy>=2.0",
         "onnx>=1.19",
         "onnxscript>=0.5.4",

@@ -4,7 +4,7 @@ A term is a function of a few channel counts (a unit's latency, a tensor's bytes
 groups' widths. `pruner/tabulate.py` turns that into tables for the solvers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
@@ -27,12 +27,12 @@ class Term:
     Attributes:
         coordinates: the channel counts that it depends on.
         price: the value at channel counts `[m, coordinates]`, `[m]`.
-        unit: name of the unit that it belongs to, "" for none: where a block goes, its units' terms go.
+        owner: name of the unit or parameter that it belongs to, "" for none: what belongs to a block goes with it.
     """
 
     coordinates: tuple[Coordinate, ...]
     price: Callable[[Ints], Floats]
-    unit: str = ""
+    owner: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -73,12 +73,16 @@ class Latency:
     name = "latency"
     unit = "ms"
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, gone: Collection[str] = ()) -> None:
+        """Take what predicts; `gone` are names of units that are there no more."""
         self._predictor = predictor
+        self._gone = [number for number, unit in enumerate(predictor.units) if unit.name in gone]
+        self._left = [number for number, unit in enumerate(predictor.units) if unit.name not in gone]
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds of one inference."""
-        return self._predictor.latency_ms(widths)
+        whole = self._predictor.latency_ms(widths)
+        return whole - self._predictor.calibration.scale * sum(self._predictor.unit_ms(n, widths) for n in self._gone)
 
     def terms(self) -> Sequence[Term]:
         """A unit each, in the network's scale."""
@@ -89,11 +93,11 @@ class Latency:
                 unit.coordinates, lambda channels: scale * self._predictor.unit_many_ms(number, channels), unit.name
             )
 
-        return [of(number, unit) for number, unit in enumerate(self._predictor.units)]
+        return [of(number, self._predictor.units[number]) for number in self._left]
 
     def sums(self) -> Sequence[Sum]:
         """All units, and the overhead."""
-        return [Sum(tuple(range(len(self._predictor.units))), self._predictor.calibration.overhead_ms)]
+        return [Sum(tuple(range(len(self._left))), self._predictor.calibration.overhead_ms)]
 
 
 class Memory:
@@ -110,8 +114,9 @@ class Memory:
         return float(self._liveness.at(widths).total_bytes)
 
     def terms(self) -> Sequence[Term]:
-        """A tensor each: weights, then activations."""
-        return [_bytes(tensor) for tensor in (*self._liveness.weights, *self._liveness.activations)]
+        """A tensor each: weights, then activations (those of a block are counted as if they stayed)."""
+        weights = [_bytes(tensor, tensor.name) for tensor in self._liveness.weights]
+        return [*weights, *(_bytes(tensor) for tensor in self._liveness.activations)]
 
     def sums(self) -> Sequence[Sum]:
         """For each step all weights and what is alive then: what packing adds is not in it."""
@@ -129,8 +134,12 @@ class Memory:
         return [Sum((*weights, *tensors), workspace) for tensors in alive]
 
 
-def _bytes(tensor: TensorBytes) -> Term:
-    return Term(tensor.coordinates, lambda channels: tensor.bytes_each * channels.prod(axis=1).astype(np.float64))
+def _bytes(tensor: TensorBytes, owner: str = "") -> Term:
+    def price(channels: Ints) -> Floats:
+        found: Floats = tensor.bytes_each * channels.prod(axis=1).astype(np.float64)
+        return found
+
+    return Term(tensor.coordinates, price, owner)
 
 
 class _Products:

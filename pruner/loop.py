@@ -15,6 +15,7 @@ from pathlib import Path
 from lut import LatencyTable, Predictor, TableFile
 from lut.errors import BackendError, BudgetError, MissingFamilyError, TableError
 from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMeasurement
+from profiler.blocks import Block, without_blocks
 from profiler.export import write_onnx
 from profiler.inplace import Owners, to_rows
 from profiler.progress import Event, Progress
@@ -73,14 +74,22 @@ class Bench:
     Attributes:
         table: the one that was opened, with the rows of every network measured here.
         predictor: from that table.
+        blocks: those that may go, by name.
     """
 
     def __init__(
-        self, variants: Variants, client: WorkerClient, table: LatencyTable, *, latencies: bool = True
+        self,
+        variants: Variants,
+        client: WorkerClient,
+        table: LatencyTable,
+        *,
+        blocks: Sequence[Block] = (),
+        latencies: bool = True,
     ) -> None:
         """Write the unpruned network; without `latencies` a table that lacks some merely predicts nothing."""
         self.variants = variants
         self.network = variants.network
+        self.blocks = {block.name: block for block in blocks}
         self.client = client
         self.table = table
         self.predictor: Predictor | None = None
@@ -113,42 +122,59 @@ class Bench:
             raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
         return reply
 
-    def ratio_anew(self, widths: Mapping[str, int]) -> float:
-        """The network's latency at these widths over the unpruned one's, in a process that has just begun.
+    def ratio_anew(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
+        """The network's latency at these widths, without blocks, over the unpruned one's, in a process just begun.
 
         What a process gives a network, addresses for instance, stays for its life and can cost a percent.
         """
-        path = self._write(widths)
+        path = self._write(widths, gone)
         with WorkerClient(self.client.backend, threads=self.client.threads) as client:
             reply = client.time(path, LOOP_CONFIG, reference=self.unpruned)
         if reply.ratio is None:
             raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
         return reply.ratio
 
-    def _write(self, widths: Mapping[str, int]) -> Path:
+    def _write(self, widths: Mapping[str, int], gone: Sequence[str]) -> Path:
         path = Path(self._folder.name) / "pruned.onnx"
-        write_onnx(self.variants.at(self.variants.widths_removal(widths)), path)
+        blocks = [self.blocks[name] for name in gone]
+        write_onnx(self.variants.at(self.variants.widths_removal(widths), blocks), path)
         return path
 
-    def ratio_at(self, widths: Mapping[str, int]) -> float:
-        """Measure the network at these widths with all its units, and let the table learn from it.
+    def ratio_at(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
+        """Measure the network at these widths, without blocks, with all its units, and let the table learn from it.
 
         Returns:
             Its latency over the unpruned network's.
         """
-        path = self._write(widths)
+        path = self._write(widths, gone)
         timed = self.time(path, LOOP_CONFIG)
         reply = self.client.nodes(path, LOOP_CONFIG, runs=LOOP_RUNS, reference=self.unpruned)
         if reply.failure is not None or reply.reference_median_ms is None:
             log.warning("the units were not timed, and the table learns nothing from this trial: %s", reply.failure)
         elif self.predictor is not None:
             drift = reply.reference_median_ms / self.unpruned_ms()
-            whole, rows = to_rows(self.network, self._owners, widths, reply, LOOP_CONFIG, drift)
+            whole, rows = self._without(gone, *to_rows(self.network, self._owners, widths, reply, LOOP_CONFIG, drift))
             self._keep(whole, rows)
             self.table = self.table.extended(rows, [whole])
             self.predictor = self._predictor()
         assert timed.ratio is not None
         return timed.ratio
+
+    def _without(
+        self, gone: Sequence[str], whole: NetworkMeasurement, rows: Sequence[Measurement]
+    ) -> tuple[NetworkMeasurement, Sequence[Measurement]]:
+        """Leave out what belongs to blocks that are gone; without them it is another network."""
+        if not gone:
+            return whole, rows
+        blocks = [self.blocks[name] for name in gone]
+        lost = {name for block in blocks for name in block.units}
+        left = [row for unit, row in zip(self.network.units, rows, strict=True) if unit.name not in lost]
+        return replace(
+            whole,
+            network=without_blocks(self.network, blocks).hash,
+            forms=tuple((name, form) for name, form in whole.forms if name not in lost),
+            units_ms=sum(row.median_ms or 0.0 for row in left),
+        ), left
 
     def _keep(self, whole: NetworkMeasurement, rows: Sequence[Measurement]) -> None:
         """Write what was learned into the table's file, if it was measured under the same conditions."""
@@ -178,16 +204,18 @@ def solve_measured(
     budget_ms: float,
     unpruned_ms: float,
     progress: Progress,
+    gone: Sequence[str] = (),
 ) -> Trial:
     """Find widths whose *measured* latency is within the budget, and that use it.
 
     Args:
         solver: any.
         bench: measures the network at given widths and learns from it.
-        pose: asks the question, given a predictor and a latency limit in the table's scale.
+        pose: asks the question, given a predictor and a latency limit in the table's scale, which is its first budget.
         budget_ms: of one inference.
         unpruned_ms: the unpruned network's latency as measured now, the scale of the budget.
         progress: told after each turn.
+        gone: names of blocks that went before.
 
     Returns:
         A trial within the budget that was measured in two processes: the first that also uses it, or else of all
@@ -207,20 +235,21 @@ def solve_measured(
         full = bench.unpruned_ms()
         question = pose(predictor, aimed * full)
         answer = solve(question, solver)
-        again = any(trial.answer.widths == answer.widths for trial in trials)
+        again = any((trial.answer.widths, trial.answer.blocks) == (answer.widths, answer.blocks) for trial in trials)
         if not answer.met and (again or any(trial.used(share) <= WITHIN[1] for trial in trials)):
             break
-        predicted = predictor.latency_ms(answer.widths) / full
+        predicted = answer.costs[0] / full
         if again:
             if trials[-1].used(share) <= WITHIN[1]:
                 break
             aimed = min(aimed, predicted) * (1 - OVERSHOOT)
             continue
-        trial = Trial(answer, predicted, (bench.ratio_at(answer.widths),))
+        without = (*gone, *answer.blocks)
+        trial = Trial(answer, predicted, (bench.ratio_at(answer.widths, without),))
         note = f"predicted {predicted:.1%} of the unpruned latency, measured {trial.ratio:.1%}, budget {share:.1%}"
         progress(Event(STAGE, turn + 1, TRIES, note))
         if _within(trial, share) and confirmed < CONFIRMATIONS:
-            trial = replace(trial, ratios=(*trial.ratios, bench.ratio_anew(answer.widths)))
+            trial = replace(trial, ratios=(*trial.ratios, bench.ratio_anew(answer.widths, without)))
             confirmed += 1
             progress(Event(STAGE, turn + 1, TRIES, f"in another process {trial.ratios[-1]:.1%}"))
         trials.append(trial)
@@ -230,10 +259,10 @@ def solve_measured(
         aimed = _next_aim(aimed, trial.ratio, AIM * share)
         if trial.used(share) > WITHIN[1]:
             aimed = min(aimed, predicted * (1 - OVERSHOOT))
-    found = _best_confirmed(bench, trials, share)
+    found = _best_confirmed(bench, trials, share, gone)
     if found is None:
         assert question is not None
-        raise BudgetError(_least(question, bench, budget_ms, unpruned_ms, trials))
+        raise BudgetError(_least(question, bench, budget_ms, unpruned_ms, trials, gone))
     progress(Event(STAGE, TRIES, TRIES))
     return found
 
@@ -242,14 +271,15 @@ def _within(trial: Trial, share: float) -> bool:
     return WITHIN[0] <= trial.used(share) <= WITHIN[1]
 
 
-def _best_confirmed(bench: Bench, trials: Sequence[Trial], share: float) -> Trial | None:
+def _best_confirmed(bench: Bench, trials: Sequence[Trial], share: float, gone: Sequence[str]) -> Trial | None:
     """Of the trials within the budget the one that loses least and stays within when another process measures it."""
     for trial in sorted(trials, key=lambda trial: (trial.answer.lost, trial.ratio)):
         if trial.used(share) > WITHIN[1]:
             continue
         checked = trial
         if len(trial.ratios) == 1:
-            checked = replace(trial, ratios=(*trial.ratios, bench.ratio_anew(trial.answer.widths)))
+            anew = bench.ratio_anew(trial.answer.widths, (*gone, *trial.answer.blocks))
+            checked = replace(trial, ratios=(*trial.ratios, anew))
         if checked.used(share) <= WITHIN[1]:
             return checked
     return None
@@ -267,7 +297,14 @@ def _next_aim(aimed: float, ratio: float, aim: float) -> float:
     return aimed * min(change, 1 / LEAST_CHANGE)
 
 
-def _least(question: Question, bench: Bench, budget_ms: float, unpruned_ms: float, trials: Sequence[Trial]) -> str:
+def _least(
+    question: Question,
+    bench: Bench,
+    budget_ms: float,
+    unpruned_ms: float,
+    trials: Sequence[Trial],
+    gone: Sequence[str],
+) -> str:
     """Say what the least is that any plan reaches, measured."""
     narrowest = question.narrowest()
     for budget in question.budgets:
@@ -277,7 +314,7 @@ def _least(question: Question, bench: Bench, budget_ms: float, unpruned_ms: floa
                 f"The budget of {budget.most:.4g} {cost.unit} ({cost.name}) cannot be met: "
                 f"the least that any plan reaches is {cost.at(narrowest):.4g} {cost.unit}."
             )
-    ratio = bench.ratio_at(narrowest)
+    ratio = bench.ratio_at(narrowest, gone)
     least = min([ratio, *(trial.ratio for trial in trials)])
     return (
         f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured, with every group at its least "

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -12,14 +12,17 @@ from torch import nn
 
 from lut import Predictor
 from lut.program import to_json
+from profiler.blocks import Block
 from profiler.cut import lost_positions, programs_after
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from pruner.atomic import write_text
+from pruner.cost import Latency
 from pruner.deploy import CAREFULLY, MODEL
 from pruner.loop import Bench
 from pruner.plan import PrunePlan
+from pruner.removal import dropped_by
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rundir import save
 from pruner.runstate import RunState
@@ -42,12 +45,14 @@ class Side:
     noise: float | None
     metrics: Mapping[str, float]
 
-    def to_json(self, network: Network, predictor: Predictor | None, runtime: str) -> dict[str, Any]:
-        """The keys that other programs rely on, and more; memory as `runtime` lays it out."""
+    def to_json(
+        self, network: Network, predictor: Predictor | None, runtime: str, gone: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The keys that other programs rely on, and more; memory as `runtime` lays it out, `gone` units aside."""
         return {
             "metric": next(iter(self.metrics.values()), None),
             "metrics": dict(self.metrics),
-            "predicted_ms": predictor.latency_ms(self.widths) if predictor else None,
+            "predicted_ms": Latency(predictor, gone).at(self.widths) if predictor else None,
             "measured_ms": self.measured_ms,
             "noise": self.noise,
             "parameters": sum(parameter.numel() for parameter in self.part.parameters()),
@@ -68,15 +73,29 @@ class Pruned:
     programs: tuple[Mapping[str, Any], ...]
     kept: Mapping[str, tuple[int, ...]]
     shapes: Mapping[str, tuple[int, ...]]
+    present: Network
+    blocks: tuple[Block, ...] = ()
 
     @property
     def widths(self) -> dict[str, int]:
         """Channels kept."""
         return {name: len(kept) for name, kept in self.kept.items()}
 
+    @property
+    def units_gone(self) -> frozenset[str]:
+        """Names of the units that went with blocks."""
+        return frozenset(name for block in self.blocks for name in block.units)
+
 
 def pruned_model(
-    task: Task, original: nn.Module, small: nn.Module, network: Network, groups: Any, kept: Mapping[str, list[int]]
+    task: Task,
+    original: nn.Module,
+    small: nn.Module,
+    network: Network,
+    groups: Any,
+    kept: Mapping[str, list[int]],
+    present: Network,
+    blocks: Sequence[Block],
 ) -> Pruned:
     """Put together what the rounds left.
 
@@ -87,6 +106,8 @@ def pruned_model(
         network: the analysis of the deployed part of the original.
         groups: its groups, named as in the whole model.
         kept: the choices that each group keeps.
+        present: the network without the blocks that went.
+        blocks: these, named as in the whole model.
     """
     gone = {
         name: [choice for choice in range(size) if choice not in set(kept[name])]
@@ -102,9 +123,11 @@ def pruned_model(
         model=small,
         network=network,
         removed=removed,
-        programs=tuple(to_json(program) for program in programs_after(groups, gone)),
+        programs=tuple(to_json(program) for program in programs_after(groups, gone, blocks)),
         kept={name: tuple(choices) for name, choices in kept.items()},
         shapes=shapes_left(original, removed),
+        present=present,
+        blocks=tuple(blocks),
     )
 
 
@@ -146,7 +169,7 @@ def finish(
     metrics = evaluate(task, pruned.model) if task.evaluate else {}
     progress(Event(STAGE, 2, 3))
     runtime = config.memory_of or config.backend
-    total = network.memory(pruned.widths, runtime=runtime).total_bytes
+    total = pruned.present.memory(pruned.widths, runtime=runtime).total_bytes
     detail = f"ONNX differs from PyTorch by {difference:.1g}, at most {OUTPUTS_MATCH:.0e}"
     checks = [Check("outputs", difference <= OUTPUTS_MATCH, detail)]
     if memory is not None:
@@ -160,7 +183,7 @@ def finish(
         "budget_ms": budget_ms,
         "memory_budget_bytes": memory,
         "before": full.to_json(network, bench.predictor, runtime),
-        "after": small.to_json(network, bench.predictor, runtime),
+        "after": small.to_json(pruned.present, bench.predictor, runtime, pruned.units_gone),
         "metric": next(iter(before["metrics"]), None),
         "seed": config.seed,
         "versions": versions(),
@@ -178,17 +201,27 @@ def finish(
 
 
 def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None], config: PruneConfig) -> PrunePlan:
-    total = bench.predictor.predict(pruned.widths).total if bench.predictor else None
+    prediction = None
+    if bench.predictor:
+        total = bench.predictor.predict(pruned.widths).total
+        left = Latency(bench.predictor, pruned.units_gone).at(pruned.widths) / total.ms
+        prediction = {
+            "predicted_ms": left * total.ms,
+            "low_ms": left * total.low_ms,
+            "high_ms": left * total.high_ms,
+        }
     return PrunePlan(
         network_hash=pruned.network.hash,
         kept=pruned.kept,
         sizes=dict(pruned.network.widths),
         removed=pruned.removed,
         programs=pruned.programs,
+        removed_blocks=tuple(block.name for block in pruned.blocks),
+        dropped=dropped_by(pruned.blocks),
         shapes=pruned.shapes,
         budget_ms=limits[0],
         memory_budget_bytes=int(limits[1]) if limits[1] is not None else None,
-        prediction={"predicted_ms": total.ms, "low_ms": total.low_ms, "high_ms": total.high_ms} if total else None,
+        prediction=prediction,
         fingerprint=bench.table.fingerprint.to_json(),
         importance=config.importance,
         normalize=config.normalize,

@@ -20,6 +20,8 @@ ROUNDS = 8
 AGREES = 0.002
 """A table that says a cost to this fraction is as good as the cost itself."""
 TIGHTENED = 1.001
+BLOCK = "block "
+"""Begins the name of a block among those of groups."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class Removable:
     Attributes:
         name: of the block.
         lost: importance lost without it.
-        units: names of the units that go with it.
+        owns: names of the units and parameters that go with it.
         groups: names of the groups that vanish with it.
     """
 
     name: str
     lost: float
-    units: tuple[str, ...]
+    owns: tuple[str, ...]
     groups: tuple[str, ...]
 
 
@@ -132,7 +134,7 @@ class Posed:
         widths, gone = dict(self.question.full), []
         for number, (name, choice) in enumerate(zip(self.options.names, solution.choice, strict=True)):
             if number in self.options.inside:
-                gone += [] if choice else [name]
+                gone += [] if choice else [name.removeprefix(BLOCK)]
             elif width := int(self.options.widths[number][choice]):
                 widths[name] = width
         return widths, tuple(gone)
@@ -199,11 +201,11 @@ def _options(question: Question) -> Options:
     inside: dict[int, frozenset[int]] = {}
     for block in question.blocks:
         number = len(names)
-        names.append(block.name)
+        names.append(BLOCK + block.name)
         widths.append(np.array([0, 1], dtype=np.int64))
         inside[number] = frozenset(place[name] for name in block.groups if name in place)
-        for unit in block.units:
-            gone_with[unit] = (*gone_with.get(unit, ()), number)
+        for name in block.owns:
+            gone_with[name] = (*gone_with.get(name, ()), number)
     fixed = {name: width for name, width in question.full.items() if name not in place}
     return Options(tuple(names), tuple(widths), fixed, gone_with, inside)
 
@@ -213,7 +215,7 @@ def _losses(question: Question, options: Options) -> list[Floats]:
     found = []
     for number, name in enumerate(options.names):
         if number in options.inside:
-            found.append(np.array([removable[name].lost, 0.0]))
+            found.append(np.array([removable[name.removeprefix(BLOCK)].lost, 0.0]))
             continue
         lost = question.lost[name]
         widths = options.widths[number]

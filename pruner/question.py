@@ -1,6 +1,6 @@
 """Ask which channels to keep: read a task's network, score its channels once, and say what solvers may choose from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +9,15 @@ from torch import nn
 from lut import LatencyTable, Predictor
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
+from profiler.blocks import Block, find_blocks
 from profiler.network import Network, analyze
 from profiler.progress import Event, Progress
 from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs
 from pruner.importance import RANKINGS, Ranking
 from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed
 from pruner.options import Offered
-from pruner.posing import Budgeted, Question
+from pruner.posing import Budgeted, Question, Removable
+from pruner.removal import blocks_in_place
 from pruner.request import PruneConfig
 from pruner.solvers import get_solver
 from pruner.task import Task
@@ -66,6 +68,17 @@ def read_subject(task: Task, config: PruneConfig, progress: Progress) -> Subject
     return Subject(task, model, network, tuple(renamed(network.groups, names_in(model, network.model))), fixed)
 
 
+def removable_blocks(subject: Subject) -> list[Block]:
+    """The residual blocks that may go: the innermost, with no layer that has to stay.
+
+    Where a block's branch holds other blocks, these are offered and not the block: what is nested is a choice twice.
+    """
+    network = subject.network
+    found = blocks_in_place(subject.model, network, find_blocks(network))
+    around = {name for block in found for name in block.within}
+    return [block for block in found if block.name not in around and subject.fixed.isdisjoint(block.groups)]
+
+
 def check_importance(task: Task, importance: str) -> None:
     """Make sure that an importance exists and that the task gives what it looks at, before the work for it.
 
@@ -114,6 +127,8 @@ def ask(
     most_ms: float | None,
     memory: Budgeted | None,
     config: PruneConfig,
+    blocks: Sequence[Removable] = (),
+    gone: Collection[str] = (),
 ) -> Question:
     """What a solver may choose from, and which limits it has to keep.
 
@@ -126,6 +141,8 @@ def ask(
         most_ms: of latency, or None; the first budget.
         memory: the budget of memory, or None.
         config: says how narrow groups may get, and by what importance is divided.
+        blocks: that may go wholly.
+        gone: names of units that went with blocks before; `memory` knows of that by itself.
 
     Raises:
         ValueError: latency is limited and there is no predictor.
@@ -134,7 +151,7 @@ def ask(
         raise ValueError("A limit of latency needs a predictor.")
     units = network.units if predictor is None else predictor.units
     offered = Offered(table, units, network.widths, predictor, step=_step(config), min_width=config.min_width)
-    latency = Latency(predictor) if predictor is not None else None
+    latency = Latency(predictor, gone) if predictor is not None else None
     budgets = [Budgeted(latency, most_ms)] if latency is not None and most_ms is not None else []
     return Question(
         full=widths,
@@ -142,6 +159,7 @@ def ask(
         lost={name: ranking.lost for name, ranking in rankings.items()},
         budgets=[*budgets, *([memory] if memory is not None else [])],
         rank=_rank(network, latency, config.normalize),
+        blocks=blocks,
     )
 
 

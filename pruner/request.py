@@ -24,6 +24,7 @@ class PruneConfig:
         mixed_precision: "no", "fp16" or "bf16", of training.
         seed: of everything random.
         freeze: patterns of layers that stay whole.
+        blocks: whether residual blocks may go wholly.
         min_width: no group gets narrower.
         step: widths are multiples of this; None for the device's own steps, as the table shows them (for rules that
             know nothing of latency: one channel).
@@ -42,6 +43,7 @@ class PruneConfig:
     mixed_precision: str = "no"
     seed: int = 0
     freeze: tuple[str, ...] = ()
+    blocks: bool = False
     min_width: int = 1
     step: int | None = None
     backend: str = "onnxruntime"

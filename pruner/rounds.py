@@ -1,6 +1,6 @@
 """The rounds of a run: score, solve by measurement, shrink, fine-tune; each stage is kept, so that a run can go on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,11 @@ from torch import nn
 
 from lut import LatencyTable, Predictor
 from lut.errors import BudgetError
+from lut.memory import Liveness
 from lut.records import ChannelGroup
+from profiler.blocks import Block, without_blocks
 from profiler.cut import cut
+from profiler.network import Network
 from profiler.progress import Event, Progress
 from profiler.variants import prepare
 from profiler.worker_client import WorkerClient
@@ -18,12 +21,14 @@ from pruner.budget import Budget
 from pruner.cost import Memory
 from pruner.deploy import CAREFULLY
 from pruner.importance import Ranking
+from pruner.importance.branches import branch_scores
 from pruner.loop import Bench, solve_measured
-from pruner.narrow import narrowed
+from pruner.narrow import names_in, narrowed
 from pruner.norms import reestimate_norms
 from pruner.outcome import finish, pruned_model
-from pruner.posing import Budgeted, Question, solve
-from pruner.question import Subject, ask, score
+from pruner.posing import Budgeted, Question, Removable, solve
+from pruner.question import Subject, ask, removable_blocks, score
+from pruner.removal import narrowed_all, renamed_blocks
 from pruner.request import PruneConfig, PruneRun
 from pruner.rundir import load_weights, persistent_tensors
 from pruner.runstate import RunState
@@ -52,11 +57,17 @@ class Rounds:
         network = self.network
         self.liveness = network.liveness(config.memory_of or config.backend)
         progress(Event("export the network", 0, 1))
+        self.blocks = removable_blocks(subject) if config.blocks else []
         self.bench = Bench(
-            prepare(network), client, table, latencies=budget.on_latency or config.normalize == "latency"
+            prepare(network),
+            client,
+            table,
+            blocks=self.blocks,
+            latencies=budget.on_latency or config.normalize == "latency",
         )
         progress(Event("export the network", 1, 1))
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}
+        self.gone: list[str] = []
         self.solved: list[dict[str, Any]] = []
 
     def close(self) -> None:
@@ -77,9 +88,16 @@ class Rounds:
                 self._memory_step(memory, share),
             )
             small = self._round(small, number, limits, unpruned_ms)
-        pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept)
+        named = renamed_blocks(self._gone_blocks, names_in(self.model, self.network.model))
+        pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept, self._present, named)
         limits = budget_ms, memory
         return finish(pruned, self.bench, before, limits, self.config, self.state, self.solved, self.progress)
+
+    @property
+    def _liveness(self) -> Liveness:
+        """The tensors of the network without the blocks that are gone."""
+        runtime = self.config.memory_of or self.config.backend
+        return self._present.liveness(runtime) if self.gone else self.liveness
 
     def _memory_step(self, memory: float | None, share: float) -> float | None:
         full = self.liveness.at(self.network.widths).total_bytes
@@ -112,11 +130,12 @@ class Rounds:
     ) -> nn.Module:
         """Score, solve, shrink and fine-tune once; gives back the smaller model."""
         stage = f"round {number + 1}"
-        groups = narrowed(self.groups, self._removed())
+        groups, blocks = self._what_is_left()
         if self.state.has(stage):
             planned = self.state.payload(stage)
         else:
-            planned = self._solve(self._rankings(model, groups), limits, unpruned_ms)
+            rankings = score(self.task, model, groups, fixed=self.fixed, config=self.config, progress=self.progress)
+            planned = self._solve(rankings, self._removables(model, blocks, rankings), limits, unpruned_ms)
             self.state.complete(stage, planned)
         self.solved.append(planned["solved"])
         chosen = {name: set(planned["kept"][name]) for name in self.kept}
@@ -125,9 +144,52 @@ class Rounds:
             for name, kept in self.kept.items()
         }
         self.kept = {name: list(planned["kept"][name]) for name in self.kept}
-        smaller = cut(model, groups, {name: choices for name, choices in gone.items() if choices})
+        self.gone += planned["blocks"]
+        going = [block for block in blocks if block.name in planned["blocks"]]
+        smaller = cut(model, groups, {name: choices for name, choices in gone.items() if choices}, blocks=going)
         self._finetune(smaller, number)
         return smaller
+
+    def _what_is_left(self) -> tuple[list[ChannelGroup], list[Block]]:
+        """The groups and blocks as they stand now, named as in the whole model."""
+        if not self.blocks:
+            return narrowed(self.groups, self._removed()), []
+        blocks = renamed_blocks(self.blocks, names_in(self.model, self.network.model))
+        gone = [block for block in blocks if block.name in self.gone]
+        return narrowed_all(self.groups, blocks, self._removed(), gone)
+
+    @property
+    def _gone_blocks(self) -> list[Block]:
+        return [block for block in self.blocks if block.name in self.gone]
+
+    @property
+    def _present(self) -> Network:
+        """The network without the blocks that are gone, its groups at full width."""
+        return without_blocks(self.network, self._gone_blocks) if self.gone else self.network
+
+    def _removables(
+        self, model: nn.Module, blocks: Sequence[Block], rankings: Mapping[str, Ranking]
+    ) -> list[Removable]:
+        """The blocks that may go now, with what is lost without them."""
+        if not blocks:
+            return []
+        torch.manual_seed(self.config.seed)
+        assert self.task.train_batches is not None
+        assert self.task.loss is not None
+        lost = branch_scores(
+            model,
+            blocks,
+            self.task.train_batches(),
+            self.task.loss,
+            part=self.task.deployed(model),
+            progress=self.progress,
+        )
+        own = {block.name: block for block in self.blocks}
+        return [
+            Removable(name, each, (*own[name].units, *own[name].parameters), tuple(own[name].groups))
+            for name, each in lost.items()
+            if all(group in rankings for group in own[name].groups)
+        ]
 
     def _removed(self) -> dict[str, list[int]]:
         """Original choices that are gone so far."""
@@ -138,30 +200,32 @@ class Rounds:
                 found[name] = [choice for choice in range(size) if choice not in kept]
         return found
 
-    def _rankings(self, model: nn.Module, groups: list[ChannelGroup]) -> dict[str, Ranking]:
-        return score(self.task, model, groups, fixed=self.fixed, config=self.config, progress=self.progress)
-
     def _solve(
-        self, rankings: Mapping[str, Ranking], limits: tuple[float | None, float | None], unpruned_ms: float
+        self,
+        rankings: Mapping[str, Ranking],
+        blocks: Sequence[Removable],
+        limits: tuple[float | None, float | None],
+        unpruned_ms: float,
     ) -> dict[str, Any]:
-        """The original choices that each group keeps ("kept"), and how they were found ("solved")."""
+        """The original choices that each group keeps ("kept"), the blocks that go, and how they were found."""
         budget_ms, memory = limits
         measured: tuple[float, ...] = ()
         if budget_ms is not None:
             trial = solve_measured(
                 self.solver,
                 self.bench,
-                lambda predictor, most_ms: self._question(rankings, predictor, most_ms, memory),
+                lambda predictor, most_ms: self._question(rankings, blocks, predictor, most_ms, memory),
                 budget_ms=budget_ms,
                 unpruned_ms=unpruned_ms,
                 progress=self.progress,
+                gone=self.gone,
             )
             answer, measured = trial.answer, trial.ratios
         else:
-            question = self._question(rankings, self.bench.predictor, None, memory)
+            question = self._question(rankings, blocks, self.bench.predictor, None, memory)
             answer = solve(question, self.solver)
             if not answer.met:
-                least = Memory(self.liveness).at(question.narrowest())
+                least = Memory(self._liveness).at(question.narrowest())
                 raise BudgetError(
                     f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
                     f"the least that any plan reaches is {least / 1e6:.4g} MB."
@@ -179,11 +243,12 @@ class Rounds:
             "approximated_terms": answer.approximated,
             "measured_of_unpruned": list(measured),
         }
-        return {"kept": kept, "solved": solved}
+        return {"kept": kept, "blocks": list(answer.blocks), "solved": solved}
 
     def _question(
         self,
         rankings: Mapping[str, Ranking],
+        blocks: Sequence[Removable],
         predictor: Predictor | None,
         most_ms: float | None,
         memory: float | None,
@@ -195,8 +260,10 @@ class Rounds:
             widths=self.widths,
             predictor=predictor,
             most_ms=most_ms,
-            memory=None if memory is None else Budgeted(Memory(self.liveness), memory),
+            memory=None if memory is None else Budgeted(Memory(self._liveness), memory),
             config=self.config,
+            blocks=blocks,
+            gone={name for block in self._gone_blocks for name in block.units},
         )
 
     def _finetune(self, model: nn.Module, number: int) -> None:

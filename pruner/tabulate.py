@@ -34,7 +34,7 @@ class Options:
         names: of the groups; a block is one with the widths 0 (gone) and 1 (there).
         widths: of each, ascending.
         fixed: widths of all other groups.
-        gone_with: for a unit's name the numbers of the blocks that it goes with.
+        gone_with: for the name of a unit or parameter the numbers of the blocks that it goes with.
         inside: for a block's number the groups that vanish with it.
     """
 
@@ -90,9 +90,8 @@ class Tabulator:
 
     def _parts(self, term: Term) -> Iterable[Table | Grid]:
         groups = sorted({self._place[name] for name in term.groups if name in self._place})
-        blocks = [
-            block for block in self.options.gone_with.get(term.unit, ()) if not self.options.inside[block] & set(groups)
-        ]
+        owners = self.options.gone_with.get(term.owner, ())
+        blocks = [block for block in owners if not self.options.inside[block] & set(groups)]
         everything = sorted({*groups, *blocks})
         cells = prod(len(self.options.widths[group]) for group in everything)
         if cells <= MOST_CELLS:
@@ -117,7 +116,7 @@ class Tabulator:
             present = self.about.get(name, 1)
             kept[name] = np.where(own < 0, present, self.options.widths[group][own])
         gone = np.zeros(count, dtype=bool)
-        for block in self.options.gone_with.get(term.unit, ()):
+        for block in self.options.gone_with.get(term.owner, ()):
             if block in groups:
                 gone |= choice[:, list(groups).index(block)] == 0
             for inside in self.options.inside[block] & set(groups):

@@ -80,6 +80,9 @@ def prune(
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     freeze: Freeze = None,
     min_width: Annotated[int, typer.Option("--min-width", min=1, help="Channels that every group keeps at least.")] = 1,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Residual blocks may go wholly, where that is worth more than channels.")
+    ] = False,
     step: Annotated[
         int | None,
         typer.Option(
@@ -132,6 +135,7 @@ def prune(
             "freeze": tuple(freeze or ()),
             "min_width": min_width,
             "step": step,
+            "blocks": blocks,
             "backend": rows.fingerprint.runtime,
             "threads": rows.fingerprint.threads or 1,
             "memory_of": memory_of,

@@ -54,7 +54,7 @@ def narrow(problem: Problem, choice: Ints, moves: int) -> Solution:
         move = min(candidates, key=lambda move: (move.ratio, -move.width), default=None) or _any(problem, choice)
         if move is None:
             return problem.solution(choice, moves)
-        choice = move.after(choice)
+        choice = _no_further_than_needed(problem, choice, move).after(choice)
         moves += 1
         for group, _ in move.change:
             for other in problem.together[group]:
@@ -77,6 +77,18 @@ def _best(problem: Problem, choice: Ints, group: int, least: float) -> _Move | N
     if not np.isfinite(ratios[place]):
         return None
     return _Move(float(ratios[place]), lowest + place, ((group, lowest + place),))
+
+
+def _no_further_than_needed(problem: Problem, choice: Ints, move: _Move) -> _Move:
+    """The last move goes to the widest option at which every limit is kept."""
+    if len(move.change) > 1:
+        return move
+    ((group, option),) = move.change
+    fits = np.ones(len(problem.losses[group]), dtype=bool)
+    for limit in problem.limits:
+        fits &= limit.cost.along(choice, group) <= limit.most
+    widest = np.flatnonzero(fits[option : choice[group]])
+    return _Move(move.ratio, option + int(widest[-1]), ((group, option + int(widest[-1])),)) if len(widest) else move
 
 
 def _removal(problem: Problem, choice: Ints, block: tuple[int, ...], least: float) -> _Move | None:

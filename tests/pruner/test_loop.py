@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -62,11 +62,11 @@ class Device:
         share = self.predictor.latency_ms(widths) / self.unpruned_ms()
         return self.floor + (1 - self.floor) * share**self.exponent
 
-    def ratio_at(self, widths: Mapping[str, int]) -> float:
+    def ratio_at(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
         self.measured += 1
         return self.truth(widths) * float(np.exp(self.generator.normal(0, self.noise)))
 
-    def ratio_anew(self, widths: Mapping[str, int]) -> float:
+    def ratio_anew(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
         self.processes += 1
         return self.truth(widths) * float(np.exp(self.generator.normal(0, self.noise)))
 
@@ -115,7 +115,7 @@ def test_nine_of_ten_plans_are_within_the_budget_and_use_it_when_another_process
 
 def test_a_plan_that_was_lucky_once_is_not_taken() -> None:
     class Lucky(Device):
-        def ratio_at(self, widths: Mapping[str, int]) -> float:
+        def ratio_at(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
             return super().ratio_at(widths) * (0.9 if self.measured <= 1 else 1.0)
 
     trial = measured(Lucky(1.0, 0.0), 0.5)
