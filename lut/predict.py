@@ -6,7 +6,7 @@ Scale and overhead come from whole networks in the table (`lut/calibration.py`).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -98,10 +98,14 @@ class Predictor:
         found = self.units[self._numbers[unit] if isinstance(unit, str) else unit]
         return self.table.estimate_many(found.family, channels).ms
 
-    def latency_ms(self, widths: Mapping[str, int], forms: Forms | None = None) -> float:
-        """The network's latency, calibrated; `forms` tells what the runtime makes of the units, where it is known."""
+    def latency_ms(self, widths: Mapping[str, int], forms: Forms | None = None, gone: Collection[str] = ()) -> float:
+        """The network's latency, calibrated; `forms` and `gone` as in `predict`."""
         known = forms or {}
-        total = sum(self.estimate(n, widths, known.get(unit.name)).ms for n, unit in enumerate(self.units))
+        total = sum(
+            self.estimate(number, widths, known.get(unit.name)).ms
+            for number, unit in enumerate(self.units)
+            if unit.name not in gone
+        )
         return float(calibrated(self.calibration, np.array([total]))[0])
 
     def latencies_ms(self, widths: Sequence[Mapping[str, int]], forms: Sequence[Forms] | None = None) -> Floats:
@@ -160,18 +164,20 @@ class Predictor:
         _, attained = lower_envelope(ms)
         return tuple(option for place, option in enumerate(options) if attained[place] == place)
 
-    def predict(self, widths: Mapping[str, int], forms: Forms | None = None) -> Prediction:
+    def predict(self, widths: Mapping[str, int], forms: Forms | None = None, gone: Collection[str] = ()) -> Prediction:
         """The network's latency with its interval, and its units'.
 
         Args:
             widths: channels kept of every group that a unit depends on.
             forms: what the runtime makes of the units at these widths (`profiler.forms`); units that it leaves out are
                 guessed, and counted in the prediction.
+            gone: names of units that are there no more, as where a residual block went.
         """
         known = forms or {}
         units = tuple(
             UnitEstimate(unit.name, unit.spec(widths), self.estimate(number, widths, known.get(unit.name)))
             for number, unit in enumerate(self.units)
+            if unit.name not in gone
         )
         calibration = self.calibration
         ms = float(calibrated(calibration, np.array([sum(unit.estimate.ms for unit in units)]))[0])
@@ -180,7 +186,10 @@ class Predictor:
         half = calibration.scale * float(_half_of_sum(halves)[0])
         # a latency cannot fall below nothing: wide intervals are wide by factors
         factor = math.exp(likely_half(calibration, half / ms)) if ms else 1.0
-        guessed = sum(unit.name not in known and self.table.family(unit.family).forms != () for unit in self.units)
+        guessed = sum(
+            unit.name not in known and unit.name not in gone and self.table.family(unit.family).forms != ()
+            for unit in self.units
+        )
         total = Estimate(ms, ms / factor, ms * factor, worst)
         return Prediction(total, units, self.missing, calibration, guessed)
 
@@ -211,6 +220,7 @@ def predict(
     table: LatencyTable,
     *,
     forms: Forms | None = None,
+    gone: Collection[str] = (),
     network: str | None = None,
     allow_missing: bool = False,
 ) -> Prediction:
@@ -221,13 +231,14 @@ def predict(
         widths: channels kept of every group that a unit depends on.
         table: of the device.
         forms: what the runtime makes of the units at these widths, where it is known (`profiler.forms` compiles it).
+        gone: names of units that are there no more.
         network: the network's hash, so that it is calibrated by its own whole-network rows.
         allow_missing: leave units out that the table cannot price, and name them in the result.
 
     Raises:
         MissingFamilyError: the table lacks families; names all of them.
     """
-    return Predictor(units, table, network=network, allow_missing=allow_missing).predict(widths, forms)
+    return Predictor(units, table, network=network, allow_missing=allow_missing).predict(widths, forms, gone)
 
 
 def _half_of_sum(halves: Floats) -> Floats:

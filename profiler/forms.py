@@ -6,13 +6,14 @@ one kernel and now four. Compiling a variant tells which; the table prices each 
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lut.errors import BackendError
 from lut.predict import Forms
 from lut.records import DeviceFingerprint
 from profiler.backends import get_backend
+from profiler.blocks import Block
 from profiler.export import write_onnx
 from profiler.inplace import Owners, find_forms
 from profiler.variants import Variants
@@ -35,16 +36,20 @@ def runs_here(table: DeviceFingerprint) -> bool:
 
 
 def compile_forms(
-    variants: Variants, widths: Mapping[str, int], client: WorkerClient, owners: Owners | None = None
+    variants: Variants,
+    widths: Mapping[str, int],
+    client: WorkerClient,
+    owners: Owners | None = None,
+    blocks: Sequence[Block] = (),
 ) -> Forms:
-    """Compile the network at these widths and sort its kernels by unit.
+    """Compile the network at these widths, without blocks, and sort its kernels by unit.
 
     Returns:
         By unit the form; empty where the runtime cannot tell (it is then guessed by the table), which is logged.
     """
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         path = Path(folder, "variant.onnx")
-        write_onnx(variants.at(variants.widths_removal(widths)), path)
+        write_onnx(variants.at(variants.widths_removal(widths), blocks), path)
         reply = client.kernels(path)
     if reply.failure is not None:
         log.warning("what the runtime makes of the units is guessed: %s", reply.failure)

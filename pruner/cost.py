@@ -75,14 +75,12 @@ class Latency:
 
     def __init__(self, predictor: Predictor, gone: Collection[str] = ()) -> None:
         """Take what predicts; `gone` are names of units that are there no more."""
-        self._predictor = predictor
-        self._gone = [number for number, unit in enumerate(predictor.units) if unit.name in gone]
+        self._predictor, self._gone = predictor, frozenset(gone)
         self._left = [number for number, unit in enumerate(predictor.units) if unit.name not in gone]
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds of one inference."""
-        whole = self._predictor.latency_ms(widths)
-        return whole - self._predictor.calibration.scale * sum(self._predictor.unit_ms(n, widths) for n in self._gone)
+        return self._predictor.latency_ms(widths, gone=self._gone)
 
     def terms(self) -> Sequence[Term]:
         """A unit each, in the network's scale."""

@@ -18,7 +18,6 @@ from profiler.export import flat_arrays, largest_difference, lively, output_arra
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from pruner.atomic import write_text
-from pruner.cost import Latency
 from pruner.deploy import CAREFULLY, MODEL
 from pruner.loop import Bench
 from pruner.plan import PrunePlan
@@ -52,7 +51,7 @@ class Side:
         return {
             "metric": next(iter(self.metrics.values()), None),
             "metrics": dict(self.metrics),
-            "predicted_ms": Latency(predictor, gone).at(self.widths) if predictor else None,
+            "predicted_ms": predictor.latency_ms(self.widths, gone=gone) if predictor else None,
             "measured_ms": self.measured_ms,
             "noise": self.noise,
             "parameters": sum(parameter.numel() for parameter in self.part.parameters()),
@@ -203,13 +202,8 @@ def finish(
 def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None], config: PruneConfig) -> PrunePlan:
     prediction = None
     if bench.predictor:
-        total = bench.predictor.predict(pruned.widths).total
-        left = Latency(bench.predictor, pruned.units_gone).at(pruned.widths) / total.ms
-        prediction = {
-            "predicted_ms": left * total.ms,
-            "low_ms": left * total.low_ms,
-            "high_ms": left * total.high_ms,
-        }
+        total = bench.predictor.predict(pruned.widths, gone=pruned.units_gone).total
+        prediction = {"predicted_ms": total.ms, "low_ms": total.low_ms, "high_ms": total.high_ms}
     return PrunePlan(
         network_hash=pruned.network.hash,
         kept=pruned.kept,

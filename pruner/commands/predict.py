@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,7 @@ from pruner.commands.progress import working
 from pruner.show import format_ms, format_percent, memory_line
 
 if TYPE_CHECKING:
+    from profiler.blocks import Block
     from profiler.network import Network
     from profiler.progress import Progress
     from profiler.variants import Variants
@@ -70,7 +71,9 @@ def predict_command(
         chosen = None if plan is None else read_plan(plan)
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
-        found, forms, measured = predict_at(network, widths, rows, progress, compiled=not guess, check=check)
+        gone = [] if chosen is None else plan_blocks(network, chosen)
+        found, forms, measured = predict_at(network, widths, rows, progress, gone=gone, compiled=not guess, check=check)
+        network = present(network, gone)
         runtime = memory_of or rows.fingerprint.runtime
         report = (
             describe(network, widths, found, forms)
@@ -166,12 +169,37 @@ def plan_widths(network: "Network", plan: "PrunePlan") -> dict[str, int]:
     return network.widths | plan.widths
 
 
+def plan_blocks(network: "Network", plan: "PrunePlan") -> list["Block"]:
+    """The blocks that a plan leaves out.
+
+    Raises:
+        RunError: the network has no such block.
+    """
+    from profiler.blocks import find_blocks
+
+    if not plan.removed_blocks:
+        return []
+    known = {block.name: block for block in find_blocks(network)}
+    strange = [name for name in plan.removed_blocks if name not in known]
+    if strange:
+        raise RunError(f"The plan was made for another network: it leaves out {strange[0]!r}, which this one lacks.")
+    return [known[name] for name in plan.removed_blocks]
+
+
+def present(network: "Network", gone: Sequence["Block"]) -> "Network":
+    """The network without blocks."""
+    from profiler.blocks import without_blocks
+
+    return without_blocks(network, gone) if gone else network
+
+
 def predict_at(
     network: "Network",
     widths: Mapping[str, int],
     rows: LatencyTable,
     progress: "Progress",
     *,
+    gone: Sequence["Block"] = (),
     compiled: bool,
     check: bool,
 ) -> tuple[Prediction, Forms, dict[str, Any]]:
@@ -182,6 +210,7 @@ def predict_at(
         widths: channels kept.
         rows: the table.
         progress: told of each step.
+        gone: blocks that are there no more.
         compiled: have the table's runtime compile the network, where it is here, to know its kernels.
         check: measure the whole network on the table's own device.
 
@@ -207,15 +236,20 @@ def predict_at(
             progress(Event("export the network", 0, 1))
             variants = prepare(network)
             progress(Event("export the network", 1, 1))
-            forms = compile_forms(variants, widths, worker) if compiled else {}
+            forms = compile_forms(variants, widths, worker, blocks=gone) if compiled else {}
         if check:
-            measured = _measure_whole(variants, widths, rows, progress)
-    found = predict(network.units, widths, rows, forms=forms, network=network.hash, allow_missing=True)
+            measured = _measure_whole(variants, widths, gone, rows, progress)
+    lost = {name for block in gone for name in block.units}
+    found = predict(network.units, widths, rows, forms=forms, gone=lost, network=network.hash, allow_missing=True)
     return found, forms, measured
 
 
 def _measure_whole(
-    variants: "Variants", widths: Mapping[str, int], rows: LatencyTable, progress: "Progress"
+    variants: "Variants",
+    widths: Mapping[str, int],
+    gone: Sequence["Block"],
+    rows: LatencyTable,
+    progress: "Progress",
 ) -> dict[str, Any]:
     from profiler.export import write_onnx
     from pruner.deploy import measure
@@ -223,7 +257,7 @@ def _measure_whole(
     backend, threads = rows.fingerprint.runtime, rows.fingerprint.threads or 1
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         path = Path(folder, "network.onnx")
-        write_onnx(variants.at(variants.widths_removal(widths)), path)
+        write_onnx(variants.at(variants.widths_removal(widths), gone), path)
         found = measure(path, backend=backend, threads=threads, progress=progress)
     return {
         "measured_ms": found.measured_ms,

@@ -1,11 +1,13 @@
 """Pruning in which residual blocks go wholly, end to end."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import pruner
 from lut.records import NetworkMeasurement
@@ -13,6 +15,7 @@ from profiler.blocks import Block, without_blocks
 from profiler.export import flat_arrays, largest_difference, output_arrays
 from profiler.network import analyze
 from profiler.profile import ProfileConfig, profile
+from pruner.main import app
 from pruner.prune import PruneConfig, PruneRun, prune
 from pruner.question import read_subject, removable_blocks
 from pruner.task import Task, load_task
@@ -87,3 +90,14 @@ def test_without_a_block_it_is_another_network_in_the_table(run: PruneRun, task:
     assert any(row.network == other for row in rows)
     lost = {name for block in gone for name in block.units}
     assert all(lost.isdisjoint(name for name, _ in row.forms) for row in rows if row.network == other)
+
+
+def test_predict_knows_what_a_plan_leaves_out(run: PruneRun) -> None:
+    assert run.out is not None
+    table = str(run.out.parent / "device.db")
+    done = CliRunner().invoke(app, ["predict", str(EXAMPLE), "--table", table, "--plan", str(run.out), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["predicted_ms"] == pytest.approx(run.result["after"]["predicted_ms"], rel=0.3)
+    assert {"inner", "outer"}.isdisjoint(unit["name"] for unit in found["units"])
+    assert not found["missing"]
