@@ -114,7 +114,7 @@ def exchanged(results: Results, runtimes: Sequence[str]) -> str:
                 points = results.at(network, runtime, OURS, budget)
                 if points:
                     rows.append(_exchange(network, runtime, budget, points, runtimes))
-    heads = ["network", "planned for", "budget", *(f"on {runtime}" for runtime in runtimes), "accuracy"]
+    heads = ["network", "planned for", "budget", *(f"on {runtime}" for runtime in runtimes), "accuracy", "blocks gone"]
     return grid(heads, rows)
 
 
@@ -124,7 +124,9 @@ def _exchange(network: str, runtime: str, budget: int, points: Sequence[Point], 
         measured = [point.on[other] for point in points if other in point.on]
         text = f"{statistics.fmean(measured):.1%}" if measured else ""
         cells.append(f"**{text}**" if text and other == runtime else text)
-    return [*cells, with_spread([point.accuracy for point in points])]
+    blocks = sorted({len(point.plan.blocks) for point in points})
+    gone = "–".join(map(str, dict.fromkeys([blocks[0], blocks[-1]])))
+    return [*cells, with_spread([point.accuracy for point in points]), gone]
 
 
 def counted(found: Sequence[Verdict]) -> str:
