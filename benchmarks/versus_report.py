@@ -155,10 +155,10 @@ def _in_short(results: Results, found: Sequence[Verdict]) -> str:
         aim = AIMS.get(method)
         beside = f", where {aim:g} is aimed at" if aim else ""
         lines.append(f"* Speed-up over {METHODS[method].title} at equal accuracy: {median:.2f} as a median{beside}.")
-    best = min(medians, key=lambda method: medians[method])
-    lines.append(
-        f"* The best peer is {METHODS[best].title}: {medians[best]:.2f}, where {BEST_AIM:g} over the best is aimed at."
-    )
+    peers = [method for method in medians if METHODS[method].like is None]
+    if peers:
+        best = min(peers, key=lambda method: medians[method])
+        lines.append(_best_peer(best, medians[best]))
     words = [verdict.word for verdict in found]
     told = ", ".join(
         f"{words.count(word)} {name}" for word, name in (("win", "wins"), ("even", "even"), ("loss", "losses"))
@@ -167,6 +167,10 @@ def _in_short(results: Results, found: Sequence[Verdict]) -> str:
         f"* Of {len(words)} comparisons of one of our networks with a peer {told}; the losses are listed below."
     )
     return "\n".join(lines)
+
+
+def _best_peer(method: str, median: float) -> str:
+    return f"* The best peer is {METHODS[method].title}: {median:.2f}, where {BEST_AIM:g} over the best is aimed at."
 
 
 def _not_run(results: Results, names: Sequence[str]) -> list[str]:
