@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -38,6 +39,10 @@ MARK = "<!-- figures of `make fisher` -->"
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """So that glibc gives back what is freed: the peak is then of what is alive, not of how the heap came to be cut up."""
+
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_TOP_PAD_": str(2**26)}
+"""So that glibc keeps what is freed: else a tenth of the time is the kernel clearing pages, for one variant or another
+as the heap happens to lie."""
 
 Batch = tuple[Tensor, Tensor]
 
@@ -196,20 +201,21 @@ def _read_status(key: str) -> int:
     raise LatpruneError(f"{STATUS} does not tell {key}: peak memory can be measured on Linux only.")
 
 
-def measure_peak_apart(name: str, variant: str, size: Size, threads: int) -> int:
-    """The same in a process of its own."""
-    asked = json.dumps([name, variant, size.samples, size.side, threads])
-    command = [sys.executable, "-m", "benchmarks.fisher_overhead", "--peak", asked]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **RETURNING}, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return int(done.stdout)
+def run_apart(what: str, asked: Sequence[str | int], malloc: Mapping[str, str]) -> Any:
+    """Have a process of its own measure "times" or a "peak", with glibc told how to treat what is freed."""
+    command = [sys.executable, "-m", "benchmarks.fisher_overhead", f"--{what}", json.dumps(asked)]
+    environment = {**os.environ, **malloc}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def measure(name: str, size: Size, threads: int) -> dict[str, Row]:
     """Times and peaks of all variants on one network."""
-    times = time_by_turns(make(name, size), size.rounds)
-    return {variant: Row(times[variant], measure_peak_apart(name, variant, size, threads)) for variant in VARIANTS}
+    times = run_apart("times", [name, size.samples, size.side, size.rounds, threads], KEEPING)
+    return {
+        variant: Row(times[variant], run_apart("peak", [name, size.samples, size.side, threads, variant], RETURNING))
+        for variant in VARIANTS
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,14 +224,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=NETWORKS, metavar="NETWORK", help=", ".join(NETWORKS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="tiny batches; prints the figures, and writes no report")
+    parser.add_argument("--times", help=argparse.SUPPRESS)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.peak:
-        name, variant, samples, side, threads = json.loads(given.peak)
+    if given.times:
+        name, samples, side, rounds, threads = json.loads(given.times)
         torch.set_num_threads(threads)
-        sys.stdout.write(str(measure_peak(name, variant, Size(samples, side))))
+        sys.stdout.write(json.dumps(time_by_turns(make(name, Size(samples, side)), rounds)))
         return
-    torch.set_num_threads(given.threads)
+    if given.peak:
+        name, samples, side, threads, variant = json.loads(given.peak)
+        torch.set_num_threads(threads)
+        sys.stdout.write(json.dumps(measure_peak(name, variant, Size(samples, side))))
+        return
     size = QUICK if given.quick else Size()
     measured = {}
     for name in given.only or NETWORKS:

@@ -1,5 +1,6 @@
 """What Fisher scores cost: figures with known truth, and a tiny run of the whole benchmark."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,14 @@ def test_a_run_writes_its_figures_behind_what_stands_in_the_report(
     report = tmp_path / "fisher.md"
     report.write_text(f"# Kept\n\n{MARK}\n\nold figures\n")
     monkeypatch.setattr(fisher_overhead, "REPORT", report)
-    monkeypatch.setattr(fisher_overhead, "Size", lambda: TINY)
-    monkeypatch.setattr(fisher_overhead, "measure_peak_apart", lambda *given: 10**6)
+    monkeypatch.setattr(fisher_overhead, "Size", lambda *given: Size(*given) if given else TINY)
+
+    def run_here(what: str, asked: list[str | int], malloc: dict[str, str]) -> object:
+        main([f"--{what}", json.dumps(asked)])
+        found = json.loads(capsys.readouterr().out)
+        return found if what == "times" else 10**6  # so small a network may need no memory that is not there already
+
+    monkeypatch.setattr(fisher_overhead, "run_apart", run_here)
     main(["--threads", str(torch.get_num_threads())])
     text = report.read_text()
     assert text.startswith(f"# Kept\n\n{MARK}\n\n`make fisher`, ")
