@@ -50,6 +50,7 @@ class _Finder:
     def __init__(self, network: Network, residuals: Sequence[Residual]) -> None:
         self.network, self.trace, self.residuals = network, network.trace, residuals
         self.names = _names(residuals, self.trace)
+        self.read_by: dict[int, Mapping[str, set[int]]] = {}
         self.parameters = {value.name: value.trainable for value in self.trace.values if value.name is not None}
 
     @cached_property
@@ -76,6 +77,14 @@ class _Finder:
     def evaluation(self) -> tuple[Trace, Mapping[Any, Residual]]:
         """The run that forms for eval mode are written from, and its residual additions."""
         trace = self.author.evaluation.reading.trace
+        return trace, {residual.key: residual for residual in find_residuals(trace)}
+
+    @cached_property
+    def more(self) -> tuple[Trace, Mapping[Any, Residual]] | None:
+        """The same on more samples; None where the network does not run on them."""
+        if self.structure.again is None or self.structure.again.trace is self.evaluation[0]:
+            return self.evaluation if self.structure.again is not None else None
+        trace = self.structure.again.trace
         return trace, {residual.key: residual for residual in find_residuals(trace)}
 
     @cached_property
@@ -133,7 +142,7 @@ class _Finder:
         found: set[str] = set()
         still: set[str] = set()
         for trace, own in runs:
-            readers = readers_of(trace)
+            readers = self._readers(trace)
             found |= {name for name, steps in readers.items() if steps & set(own.gone)}
             outside = {name for name, steps in readers.items() if steps - set(own.gone)}
             still |= {name for name, steps in readers.items() if steps - own.dead}
@@ -151,6 +160,11 @@ class _Finder:
         return tuple(
             name for name in self.parameters if name in found or (name in idle and name.rpartition(".")[0] not in used)
         )
+
+    def _readers(self, trace: Trace) -> Mapping[str, set[int]]:
+        if id(trace) not in self.read_by:
+            self.read_by[id(trace)] = readers_of(trace)
+        return self.read_by[id(trace)]
 
     def _in(self, run: tuple[Trace, Mapping[Any, Residual]], residual: Residual) -> tuple[Trace, Residual]:
         """The same residual addition in another run.
@@ -224,13 +238,9 @@ class _Finder:
 
     def _samples(self, residual: Residual) -> int:
         """Along which dimension of the branch samples stand: that which is longer in the run on more of them."""
-        again = self.structure.again
-        if again is None:
+        if self.more is None or residual.key not in self.more[1]:
             return 0
-        other = {found.key: found for found in find_residuals(again.trace)}.get(residual.key)
-        if other is None:
-            return 0
-        shapes = self.trace.values[residual.branch].shape, again.trace.values[other.branch].shape
+        shapes = self.trace.values[residual.branch].shape, self.more[0].values[self.more[1][residual.key].branch].shape
         grown = [dimension for dimension, (one, two) in enumerate(zip(*shapes, strict=True)) if one != two]
         return grown[0] if grown else 0
 

@@ -88,6 +88,18 @@ class PreActivationCopy(PreActivation):
         return x + self.last(torch.relu(self.conv(torch.relu(self.norm(x)))))
 
 
+class Swapped(nn.Module):
+    """Its code holds a width, so that it must be a program, and the block lies in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.inner = nn.Conv2d(WIDTH, WIDTH, 1), Basic()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.inner(torch.cat([x[:, 2:], x[:, :2]], 1))
+
+
 class Around(nn.Module):
     """A picture in, residual modules between two convolutions, and ten numbers out."""
 
@@ -158,6 +170,7 @@ CASES = {
     "nested": Case(
         lambda: Around(Nested()), (2, 3, 8, 8), ("inner.0.blocks.0", "inner.0.blocks.1", "inner.0")
     ),
+    "in a program": Case(lambda: Around(Swapped(), Basic()), (2, 3, 8, 8), ("inner.0.inner", "inner.1")),
     "encoder": Case(lambda: Tokens(norm_first=True, batch_first=True), (2, 6, 4), ENCODER),
     "encoder, norms last": Case(lambda: Tokens(norm_first=False, batch_first=False), (2, 6, 4), ENCODER),
     "windows": Case(Windows, (2, 6, 4), ("network",)),

@@ -257,3 +257,27 @@ def test_dense_parts_of_detectors_are_sliced(name: str) -> None:
     torch.manual_seed(0)
     _, variants = proved(DensePart(build(find_row(name))).eval(), (torch.randn(1, 3, 128, 128),), times=1)
     assert variants.anew_because is None
+
+
+class Swapped(nn.Module):
+    """Its code counts channels from an end: where a slice begins hangs on which channels go, not on how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(torch.tanh(torch.cat([x[:, 2:], x[:, :2]], 1)))
+
+
+def test_slices_that_hang_on_which_channels_go_are_exported_anew() -> None:
+    torch.manual_seed(0)
+    module = Swapped().eval()
+    network = analyze(module, (torch.randn(1, 3, 4, 4),))
+    variants = prepare(network)
+    assert variants.anew_because is not None
+    for gone in ([0], [5], [0, 1], [1, 2, 3]):
+        found = evaluate(variants.at({"first": gone}).SerializeToString(), flat_arrays(network.inputs))
+        expected = output_arrays(cut(module, network.groups, {"first": gone}), network.inputs)
+        assert largest_difference(list(found.values()), expected) <= 1e-5

@@ -195,7 +195,7 @@ def plan_of(network: Network, remove: dict[str, list[int]], blocks: tuple[Block,
     )
 
 
-@pytest.mark.parametrize("name", ["resnet", "encoder", "nested"])
+@pytest.mark.parametrize("name", ["resnet", "encoder", "nested", "in a program"])
 def test_a_network_without_blocks_comes_back_from_its_plan_and_weights(name: str, tmp_path: Path) -> None:
     model, inputs, network, blocks = prepared(name)
     remove = uneven_removal(exact_groups(network), 3)
@@ -222,7 +222,7 @@ def test_a_plan_without_a_block_is_refused_where_the_model_lacks_it(tmp_path: Pa
         load(lambda: build("scaled")[0], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet", "encoder", "nested"])
+@pytest.mark.parametrize("name", ["resnet", "encoder", "nested", "in a program"])
 def test_removing_in_two_rounds_is_removing_at_once(name: str) -> None:
     model, inputs, network, blocks = prepared(name)
     model, inputs = awake(model), double(inputs)

@@ -19,6 +19,7 @@ ENDS = {
     "mobilenet": ("inner.0.project", "inner.1.project"),
     "scaled": ("inner.0.two", "inner.1.two"),
     "nested": ("inner.0.blocks.0.bn2", "inner.0.blocks.1.last", "inner.0.last"),
+    "in a program": ("inner.0.inner.bn2", "inner.1.bn2"),
     "encoder": tuple(f"encoder.layers.{layer}.dropout{number}" for layer in (0, 1) for number in (1, 2)),
     "windows": ("out",),
 }
