@@ -126,12 +126,14 @@ def removal_order(scores: Scores, priced: Priced, neighbours: Mapping[str, set[s
 
 
 class Memory:
-    """Bytes of all activations that one channel of a group fills: the seed's count, whenever they live."""
+    """Bytes that one channel of a group fills in the outputs of convolutions and linear layers: the seed's count."""
 
     def __init__(self, network: Network) -> None:
-        """Read the tensors that units pass on."""
+        """Read the tensors that layers pass on, whenever they live."""
         self._tensors: dict[str, list[tuple[int, Callable[[Mapping[str, int]], int]]]] = {}
         for tensor in network.cut.liveness.activations:
+            if not network.units[tensor.first].macs_each:
+                continue
             for group in dict.fromkeys(g for coordinate in tensor.coordinates for g, _ in coordinate.terms):
                 self._tensors.setdefault(group, []).append((tensor.bytes_each, tensor.at))
 
