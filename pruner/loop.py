@@ -127,9 +127,16 @@ class Bench:
 
         What a process gives a network, addresses for instance, stays for its life and can cost a percent.
         """
-        path = self._write(widths, gone)
+        return self.time_anew(self._write(widths, gone), LOOP_CONFIG)
+
+    def time_anew(self, path: Path, config: MeasureConfig) -> float:
+        """An ONNX file's latency over the unpruned network's, in a process that has just begun.
+
+        Raises:
+            BackendError: it cannot be measured.
+        """
         with WorkerClient(self.client.backend, threads=self.client.threads) as client:
-            reply = client.time(path, LOOP_CONFIG, reference=self.unpruned)
+            reply = client.time(path, config, reference=self.unpruned)
         if reply.ratio is None:
             raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
         return reply.ratio

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import platform
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -30,6 +31,8 @@ from pruner.task import Task
 from pruner.training import evaluate
 
 STAGE = "export and check"
+TOO_CLOSE = 0.02
+"""Nearer to the budget than this one process cannot tell: then it is the median of three."""
 OUTPUTS_MATCH = 1e-4
 """Largest relative difference of the exported file's outputs from the shrunk network's."""
 
@@ -165,6 +168,9 @@ def finish(
     timed = bench.time(out / MODEL, CAREFULLY)
     assert timed.ratio is not None
     measured_ms = timed.ratio * float(before["measured_ms"])
+    if budget_ms is not None and abs(measured_ms / budget_ms - 1) < TOO_CLOSE:
+        again = [bench.time_anew(out / MODEL, CAREFULLY) for _ in range(2)]
+        measured_ms = statistics.median([timed.ratio, *again]) * float(before["measured_ms"])
     metrics = evaluate(task, pruned.model) if task.evaluate else {}
     progress(Event(STAGE, 2, 3))
     runtime = config.memory_of or config.backend
