@@ -4,7 +4,6 @@ A bar stands in the leftmost lane that is free from its first row to its last, l
 as wide as groups live at once, and a residual stream is one long line at the left.
 """
 
-import importlib.util
 import string
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,30 +12,24 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lut.errors import LatpruneError
-from pruner.atomic import replacing
+from pruner.picture import COLOURS, FAINT, INK, LINE, check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".svg", ".png", ".pdf")
 INPUT = "it is the network's input"
 """Groups that are frozen for this reason are not drawn."""
 ROLES = ("gives", "takes", "keeps")
 """What a layer may do with a group's channels."""
 
-COLOURS = ("#2f6db5", "#c8622c", "#2f8a5a", "#a8324a", "#7a5aa6", "#8a6a2f", "#b8508f", "#1f8490")
-FROZEN, INK, FAINT, LINE, STRIPE = "#868c94", "#1c2430", "#737c88", "#aab3bf", "#f2f4f7"
+FROZEN, STRIPE = "#868c94", "#f2f4f7"
+OPTION = "--draw"
 POINTS = 7.0
 MOST_PIXELS = 30_000
 """Of a PNG's longer side: a higher picture gets fewer dots an inch."""
 ROW, LANE, SIZE, BAR, MARGIN, HEAD, NOTE, LEAST_WIDTH = 0.2, 0.47, 0.34, 0.11, 0.2, 0.95, 0.16, 6.8
 """In inches: a row's height, widths of a lane, a size's box and a bar, the margin, heights of the head and a note."""
-
-
-class DrawError(LatpruneError):
-    """A picture cannot be drawn, or not into this file."""
 
 
 @dataclass(frozen=True)
@@ -65,39 +58,15 @@ class Bar:
     note: str = ""
 
 
-def check_drawing(path: Path) -> None:
-    """Make sure that a picture can be drawn, before the work for it.
-
-    Raises:
-        DrawError: the suffix is none that is possible, there is no such folder, or matplotlib is not installed.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise DrawError(f"--draw {path}: its name tells no kind of picture.\nPossible are {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise DrawError(f"--draw {path}: there is no folder {path.parent}.")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DrawError('--draw needs matplotlib, which is not installed.\nInstall it: pip install "latprune[plot]"')
-
-
 def save_drawing(report: Mapping[str, Any], path: Path) -> None:
     """Draw a report of `latprune groups` into a file; the same report gives the same file.
 
     Raises:
-        DrawError: see `check_drawing`; or the file cannot be written.
+        DrawError: see `check_picture`; or the file cannot be written.
     """
-    check_drawing(path)
-    import matplotlib
-
-    kind = path.suffix.lower().removeprefix(".")
-    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    check_picture(path, OPTION)
     figure = draw_groups(report)
-    dots = min(160, MOST_PIXELS / max(figure.get_size_inches()))
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "latprune", "pdf.fonttype": 42}  # text stays text
-    try:
-        with matplotlib.rc_context(settings), replacing(path) as partial:
-            figure.savefig(partial, format=kind, dpi=dots, metadata=undated)
-    except OSError as error:
-        raise DrawError(f"--draw {path}: it cannot be written: {error.strerror or error}.") from error
+    save_picture(figure, path, OPTION, dots=min(160, MOST_PIXELS / max(figure.get_size_inches())))
 
 
 def plan_bars(report: Mapping[str, Any], rows: Sequence[Row]) -> tuple[list[Bar], list[str]]:

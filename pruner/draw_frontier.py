@@ -1,11 +1,9 @@
 """Draw a frontier: importance kept against predicted latency with its interval, one dot a budget."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruner.atomic import replacing
-from pruner.draw import COLOURS, FAINT, INK, LINE, SUFFIXES, DrawError
+from pruner.picture import COLOURS, FAINT, INK, LINE, check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,26 +11,13 @@ if TYPE_CHECKING:
 
     from pruner.frontier import Frontier
 
+OPTION = "--plot"
 SIZE = (7.2, 4.6)
 """In inches."""
 ROOM = 1.1
 """Width of the picture over the slowest plan's latency."""
 LABELS = 8
 """Dots that are labelled with their budget, about."""
-
-
-def check_plot(path: Path) -> None:
-    """Make sure that a curve can be drawn, before the work for it.
-
-    Raises:
-        DrawError: the suffix is none that is possible, there is no such folder, or matplotlib is not installed.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise DrawError(f"--plot {path}: its name tells no kind of picture.\nPossible are {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise DrawError(f"--plot {path}: there is no folder {path.parent}.\nMake it: mkdir -p {path.parent}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DrawError('--plot needs matplotlib, which is not installed.\nInstall it: pip install "latprune[plot]"')
 
 
 def save_frontier(found: "Frontier", device: str, path: Path) -> None:
@@ -44,19 +29,10 @@ def save_frontier(found: "Frontier", device: str, path: Path) -> None:
         path: of the picture.
 
     Raises:
-        DrawError: see `check_plot`; or the file cannot be written.
+        DrawError: see `check_picture`; or the file cannot be written.
     """
-    check_plot(path)
-    import matplotlib
-
-    kind = path.suffix.lower().removeprefix(".")
-    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "latprune", "pdf.fonttype": 42}  # text stays text
-    try:
-        with matplotlib.rc_context(settings), replacing(path) as partial:
-            draw_frontier(found, device).savefig(partial, format=kind, dpi=130, metadata=undated)
-    except OSError as error:
-        raise DrawError(f"--plot {path}: it cannot be written: {error.strerror or error}.") from error
+    check_picture(path, OPTION)
+    save_picture(draw_frontier(found, device), path, OPTION)
 
 
 def draw_frontier(found: "Frontier", device: str) -> "Figure":

@@ -5,7 +5,6 @@ many points were measured. A full dot was measured on the curve; a hollow one be
 surface: its height above the curve is what the fit leaves of it.
 """
 
-import importlib.util
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ import numpy as np
 
 from lut import BASES, EstimateArrays, LatencyTable, Points, UnitFamily
 from lut.trend import Floats, Ints
-from pruner.atomic import replacing
-from pruner.draw import COLOURS, FAINT, INK, LINE, SUFFIXES, DrawError
+from pruner.picture import COLOURS, FAINT, INK, LINE, check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OPTION = "table plot --out"
 SLICES = 3
 """Curves in a panel, where another coordinate can be held at several values."""
 MOST_LINES = 40
@@ -51,39 +50,14 @@ class Slice:
     label: str
 
 
-def check_plot(path: Path) -> None:
-    """Make sure that a picture can be drawn, before the work for it.
-
-    Raises:
-        DrawError: the suffix is none that is possible, there is no such folder, or matplotlib is not installed.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise DrawError(f"--out {path}: its name tells no kind of picture.\nPossible are {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise DrawError(f"--out {path}: there is no folder {path.parent}.\nMake it: mkdir -p {path.parent}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DrawError(
-            'table plot needs matplotlib, which is not installed.\nInstall it: pip install "latprune[plot]"'
-        )
-
-
 def save_surfaces(table: LatencyTable, families: Sequence[tuple[UnitFamily, str]], path: Path) -> None:
     """Draw families (each with the text that names it) into a file; the same table gives the same file.
 
     Raises:
-        DrawError: see `check_plot`; or the file cannot be written.
+        DrawError: see `check_picture`; or the file cannot be written.
     """
-    check_plot(path)
-    import matplotlib
-
-    kind = path.suffix.lower().removeprefix(".")
-    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "latprune", "pdf.fonttype": 42}  # text stays text
-    try:
-        with matplotlib.rc_context(settings), replacing(path) as partial:
-            draw_surfaces(table, families).savefig(partial, format=kind, dpi=130, metadata=undated)
-    except OSError as error:
-        raise DrawError(f"--out {path}: it cannot be written: {error.strerror or error}.") from error
+    check_picture(path, OPTION)
+    save_picture(draw_surfaces(table, families), path, OPTION)
 
 
 def draw_surfaces(table: LatencyTable, families: Sequence[tuple[UnitFamily, str]]) -> "Figure":

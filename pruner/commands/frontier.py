@@ -76,9 +76,10 @@ def frontier(
     size = Bound() if memory is None else parse_memory(memory)
     with working() as progress:
         if plot is not None:
-            from pruner.draw_frontier import check_plot, save_frontier
+            from pruner.draw_frontier import OPTION, save_frontier
+            from pruner.picture import check_picture
 
-            check_plot(plot)
+            check_picture(plot, OPTION)
         from pruner.frontier import frontier as solve
         from pruner.request import PruneConfig
 

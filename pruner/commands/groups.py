@@ -17,7 +17,8 @@ from lut import ChannelGroup
 from pruner.commands.options import Batch, Freeze, Input, Json, TaskSpec, analyze_task, find_task
 from pruner.commands.output import make_table, plain, print_json, results
 from pruner.commands.progress import working
-from pruner.draw import check_drawing, save_drawing
+from pruner.draw import OPTION, save_drawing
+from pruner.picture import check_picture
 from pruner.show import format_count, format_percent
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def groups(
     """Channel groups: their sizes, members, and what is frozen and why."""
     with working():
         if draw is not None:
-            check_drawing(draw)
+            check_picture(draw, OPTION)
         found = find_task(task, input, batch)
         start = time.perf_counter()
         network = analyze_task(found, freeze)

@@ -47,9 +47,10 @@ def plot(
     first. `latprune table show T.db` lists the families. Needs matplotlib (extra `plot`).
     """
     with working():
-        from pruner.draw_surface import check_plot, save_surfaces
+        from pruner.draw_surface import OPTION, save_surfaces
+        from pruner.picture import check_picture
 
-        check_plot(out)
+        check_picture(out, OPTION)
         table = Selection(backend, device, compute_capability, precision, threads).open(path)
         found = find_families(table, pattern)
         save_surfaces(table, found[:MOST], out)

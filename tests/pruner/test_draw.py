@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner.draw import FROZEN, INPUT, DrawError, assign_lanes, check_drawing, draw_groups, fold_norms, plan_bars
+from pruner.draw import FROZEN, INPUT, OPTION, assign_lanes, draw_groups, fold_norms, plan_bars
 from pruner.draw import save_drawing as save
+from pruner.picture import DrawError, check_picture
 
 needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs latprune[plot]")
 
@@ -223,19 +224,19 @@ def test_the_suffix_says_the_format(name: str, start: bytes, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["picture.bmp", "picture", "picture.svg.gz"])
 def test_an_unknown_suffix_is_refused_with_those_that_are_possible(name: str, tmp_path: Path) -> None:
     with pytest.raises(DrawError, match=r"\.svg, \.png, \.pdf"):
-        check_drawing(tmp_path / name)
+        check_picture(tmp_path / name, OPTION)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DrawError, match=r"no folder .*absent"):
-        check_drawing(tmp_path / "absent" / "x.svg")
+        check_picture(tmp_path / "absent" / "x.svg", OPTION)
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
     with pytest.raises(DrawError, match=r'pip install "latprune\[plot\]"'):
-        check_drawing(tmp_path / "x.svg")
+        check_picture(tmp_path / "x.svg", OPTION)
 
 
 @needs_matplotlib
