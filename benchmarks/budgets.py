@@ -36,7 +36,7 @@ from pruner.task import Task
 
 PAIRS = tuple(
     (network, runtime)
-    for network in ("resnet50", "mobilenet_v2", "efficientnet_b0", "edsr", "vit")
+    for network in ("mobilenet_v2", "efficientnet_b0", "edsr", "vit", "resnet50")
     for runtime in ("onnxruntime", "openvino")
 )
 SHARES = (0.75, 0.50, 0.30)
