@@ -137,6 +137,7 @@ class Rounds:
             rankings = score(self.task, model, groups, fixed=self.fixed, config=self.config, progress=self.progress)
             planned = self._solve(rankings, self._removables(model, blocks, rankings), limits, unpruned_ms)
             self.state.complete(stage, planned)
+            self.state.settle()
         self.solved.append(planned["solved"])
         chosen = {name: set(planned["kept"][name]) for name in self.kept}
         gone = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pruner.rundir import PLAN, WEIGHTS, load_tensors, save_tensors
 
 STATE = "state.json"
 STAGES = "stages"
+REPLACED = "replaced"
+"""Folder for the finished run that another replaces, until it is settled that there will be one."""
 OWN = (PLAN, WEIGHTS, "model.onnx", "model.onnx.data", "result.json")
 """Files of a run that a new run in the same place may delete, beside those that `RunState.add_file` names."""
 
@@ -82,10 +85,16 @@ class RunState:
         self._write()
         _clear_stages(self.folder)
 
+    def settle(self) -> None:
+        """Let the run that this one replaces go: there is a plan now."""
+        if (self.folder / REPLACED).is_dir():
+            shutil.rmtree(self.folder / REPLACED)
+
     def discard(self) -> None:
-        """Leave no trace of a run that came to nothing: its own files go, and the directory where it is then empty."""
+        """Leave no trace of a run that came to nothing: its own files go, and what it was to replace comes back."""
         _clear(self.folder, self._data)
         (self.folder / STATE).unlink(missing_ok=True)
+        _bring_back(self.folder)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -98,7 +107,8 @@ def open_run(out: Path | str, *, overwrite: bool = False, request: Mapping[str, 
 
     Args:
         out: made where it is missing.
-        overwrite: begin anew where a run stands; files that are not a run's stay.
+        overwrite: begin anew where a run stands; files that are not a run's stay, and a finished run is kept aside
+            until `RunState.settle`.
         request: what the run is asked to do, in plain JSON; an unfinished run goes on only with an equal one.
 
     Raises:
@@ -108,25 +118,21 @@ def open_run(out: Path | str, *, overwrite: bool = False, request: Mapping[str, 
     wanted = json.loads(json.dumps(dict(request), allow_nan=False))
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out wants a directory.")
+    if not (folder / STATE).exists():
+        _bring_back(folder)  # stopped between setting a run aside and beginning the next
     data = _read_state(folder)
     begun = data is not None or (folder / PLAN).exists()
     if begun and not overwrite:
-        if data is None or data["finished"]:
-            raise RunError(f"{folder} holds a finished run. --overwrite replaces it; another --out keeps it.")
-        differences = _differences(data["request"], wanted)
-        if differences:
-            raise RunError(
-                f"{folder} holds an unfinished run that was asked for something else: {differences}. "
-                "--overwrite begins anew; another --out keeps it."
-            )
-        return RunState(folder, data)
+        return _go_on(folder, data, wanted)
     if not begun and folder.is_dir():
         foreign = sorted(path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL))
         if foreign:
             raise RunError(f"{folder} holds {foreign[0]!r} and is no run of latprune. Give --out a new directory.")
-    if begun:
-        _clear(folder, data)
     try:
+        if begun and (data is None or data["finished"]):
+            _set_aside(folder, data)
+        elif begun:
+            _clear(folder, data)
         folder.mkdir(parents=True, exist_ok=True)
         fresh = {"version": 1, "request": wanted, "finished": False, "stages": {}, "files": [], "revision": 0}
         state = RunState(folder, fresh)
@@ -134,6 +140,23 @@ def open_run(out: Path | str, *, overwrite: bool = False, request: Mapping[str, 
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error}.") from error
     return state
+
+
+def _go_on(folder: Path, data: dict[str, Any] | None, wanted: Mapping[str, Any]) -> RunState:
+    """The unfinished run that was asked for the same.
+
+    Raises:
+        RunError: it is finished, or was asked for something else.
+    """
+    if data is None or data["finished"]:
+        raise RunError(f"{folder} holds a finished run. --overwrite replaces it; another --out keeps it.")
+    differences = _differences(data["request"], wanted)
+    if differences:
+        raise RunError(
+            f"{folder} holds an unfinished run that was asked for something else: {differences}. "
+            "--overwrite begins anew; another --out keeps it."
+        )
+    return RunState(folder, data)
 
 
 def register_file(folder: Path, name: str) -> None:
@@ -175,6 +198,24 @@ def _clear_stages(folder: Path) -> None:
                 path.unlink()
         with contextlib.suppress(OSError):
             stages.rmdir()
+
+
+def _set_aside(folder: Path, data: Mapping[str, Any] | None) -> None:
+    """Move a finished run's files, its state last."""
+    aside = folder / REPLACED
+    aside.mkdir(exist_ok=True)
+    for name in [*(data["files"] if data else []), *OWN, STATE]:
+        if Path(name).name == name and (folder / name).is_file():
+            (folder / name).replace(aside / name)
+
+
+def _bring_back(folder: Path) -> None:
+    """Undo `_set_aside`, where a run is set aside."""
+    aside = folder / REPLACED
+    if aside.is_dir():
+        for path in aside.iterdir():
+            path.replace(folder / path.name)
+        aside.rmdir()
 
 
 def _clear(folder: Path, data: Mapping[str, Any] | None) -> None:

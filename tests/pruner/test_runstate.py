@@ -54,7 +54,42 @@ def test_a_finished_run_is_only_overwritten_when_asked(tmp_path: Path) -> None:
     assert names(tmp_path) == ["mine.txt", "net.engine", "plan.json", "state.json"]
     fresh = open_run(tmp_path, overwrite=True, request=REQUEST)
     assert not fresh.finished
+    fresh.complete("round 1")
+    fresh.settle()
     assert names(tmp_path) == ["mine.txt", "state.json"]
+
+
+def finished_run(folder: Path) -> list[str]:
+    state = open_run(folder, request=REQUEST)
+    state.add_file("net.engine")
+    state.finish()
+    for name in ("plan.json", "net.engine", "mine.txt"):
+        (folder / name).write_text(name)
+    return names(folder)
+
+
+def test_a_finished_run_comes_back_when_what_was_to_replace_it_comes_to_nothing(tmp_path: Path) -> None:
+    before = finished_run(tmp_path)
+    fresh = open_run(tmp_path, overwrite=True, request=REQUEST | {"seed": 1})
+    (tmp_path / "model.onnx").touch()
+    fresh.discard()
+    assert names(tmp_path) == before
+    assert (tmp_path / "net.engine").read_text() == "net.engine"
+    with pytest.raises(RunError, match="finished run"):
+        open_run(tmp_path, request=REQUEST)
+
+
+def test_a_finished_run_outlives_interrupted_tries_to_replace_it(tmp_path: Path) -> None:
+    before = finished_run(tmp_path)
+    open_run(tmp_path, overwrite=True, request=REQUEST | {"seed": 1})
+    again = open_run(tmp_path, overwrite=True, request=REQUEST | {"seed": 2})
+    again.discard()
+    assert names(tmp_path) == before
+    open_run(tmp_path, overwrite=True, request=REQUEST | {"seed": 3})
+    (tmp_path / "state.json").unlink()  # stopped before the new run was written down
+    with pytest.raises(RunError, match="finished run"):
+        open_run(tmp_path, request=REQUEST)
+    assert names(tmp_path) == before
 
 
 def test_what_was_saved_by_hand_is_only_overwritten_when_asked(tmp_path: Path) -> None:
