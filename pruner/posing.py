@@ -170,10 +170,11 @@ def solve(question: Question, solver: Solver) -> Answer:
         if (met and (agreed or not posed.approximated)) or not solution.met:
             break
         about = widths
-        most = [
-            aim - (TIGHTENED * (cost - budget.most) if cost > budget.most and agreed else 0.0)
-            for aim, cost, budget in zip(most, costs, question.budgets, strict=True)
-        ]
+        if agreed or not posed.approximated:  # tables about these widths would say the same again
+            most = [
+                aim - TIGHTENED * max(0.0, cost - budget.most)
+                for aim, cost, budget in zip(most, costs, question.budgets, strict=True)
+            ]
     assert best is not None
     return best
 

@@ -1,0 +1,80 @@
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from lut.records import Coordinate
+from pruner.cost import Sum, Term
+from pruner.importance.ranking import rank_singly
+from pruner.posing import Budgeted, Question, Removable, solve
+from pruner.solvers import SOLVERS, Solver
+
+WIDTHS = {"a": 64, "b": 64, "c": 64}
+every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
+
+
+class Chain:
+    """A cost like that of convolutions one after another; what is true may lie above what the tables hold."""
+
+    name, unit = "memory", "bytes"
+
+    def __init__(self, gaps: float = 0.0) -> None:
+        self.gaps = gaps
+
+    def at(self, widths: Mapping[str, int]) -> float:
+        total = widths["a"] * widths["b"] + widths["b"] * widths["c"]
+        return float(total * (1 + self.gaps * (widths["b"] % 16 != 0)) + 100)
+
+    def terms(self) -> list[Term]:
+        pairs = [("a", "b"), ("b", "c")]
+        return [
+            Term(
+                tuple(Coordinate(((group, 1),)) for group in pair),
+                lambda channels: channels.prod(axis=1).astype(float),
+                "".join(pair),
+            )
+            for pair in pairs
+        ]
+
+    def sums(self) -> list[Sum]:
+        return [Sum((0, 1), 100.0)]
+
+
+def ask(cost: Chain, most: float, blocks: tuple[Removable, ...] = ()) -> Question:
+    generator = np.random.default_rng(0)
+    return Question(
+        full=WIDTHS,
+        options={name: tuple(range(8, size + 1, 8)) for name, size in WIDTHS.items()},
+        lost={name: rank_singly(generator.random(size)).lost for name, size in WIDTHS.items()},
+        budgets=[Budgeted(cost, most)],
+        rank=cost,
+        blocks=blocks,
+    )
+
+
+@every_solver
+@pytest.mark.parametrize("gaps", [0.0, 0.05, 0.4])
+def test_a_budget_is_kept_by_the_cost_itself_where_tables_know_only_a_part_of_it(solver: Solver, gaps: float) -> None:
+    cost = Chain(gaps)
+    answer = solve(ask(cost, 4000.0), solver)
+    assert answer.met
+    assert answer.costs == (cost.at(answer.widths),)
+    assert answer.costs[0] <= 4000.0
+    assert answer.approximated == 0
+
+
+@every_solver
+def test_what_no_plan_keeps_is_not_met(solver: Solver) -> None:
+    answer = solve(ask(Chain(), 150.0), solver)
+    assert not answer.met
+    assert answer.widths == dict.fromkeys(WIDTHS, 8)
+
+
+def test_a_block_that_loses_little_goes_and_its_groups_stay_as_they_are() -> None:
+    block = Removable("b", 1e-3, ("ab", "bc"), ("b",))
+    exact = next(solver for solver in SOLVERS if solver.name == "milp")
+    answer = solve(ask(Chain(), 4000.0, (block,)), exact)
+    assert answer.blocks == ("b",)
+    assert answer.widths == WIDTHS
+    assert answer.lost == pytest.approx(1e-3)
+    assert answer.costs == (pytest.approx(100.0),)
