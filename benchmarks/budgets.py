@@ -55,6 +55,7 @@ class Kept:
     Attributes:
         share: of the unpruned latency.
         used: measured over the budget, by each of the processes that judged.
+        loop: the same as the loop had it, in three processes.
         promised: the same as `prune` had it.
         seconds: that pruning took.
         refused: why there is no plan, or None.
@@ -63,6 +64,7 @@ class Kept:
     share: float
     used: list[float] = field(default_factory=list)
     promised: float | None = None
+    loop: list[float] = field(default_factory=list)
     seconds: float = 0.0
     refused: str | None = None
 
@@ -80,6 +82,22 @@ class Pair:
     failure: str | None = None
 
 
+def with_lived_norms(model: nn.Module) -> nn.Module:
+    """Give batch norms statistics and scales as training leaves them, in place.
+
+    Those of a fresh network fold into no bias at all, which made OpenVINO run MobileNetV2 2 % faster than any trained one.
+    """
+    generator = torch.Generator().manual_seed(3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            if module.affine:
+                nn.init.normal_(module.bias, 0, 0.1, generator=generator)
+                nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+    return model
+
+
 def made_up_task(name: str) -> Task:
     """A task around a network with random weights: random inputs, random targets of the outputs' shape."""
     torch.manual_seed(0)
@@ -87,7 +105,7 @@ def made_up_task(name: str) -> Task:
 
     def model() -> nn.Module:
         torch.manual_seed(0)
-        return make_network(name)[0].eval()
+        return with_lived_norms(make_network(name)[0]).eval()
 
     def batches() -> list[Tensor]:
         generator = torch.Generator().manual_seed(1)
@@ -132,6 +150,7 @@ def run_pair(name: str, runtime: str, shares: Sequence[float], config: ProfileCo
             finally:
                 kept.seconds = time.perf_counter() - start
             result = run.result
+            kept.loop = [ratio / share for ratio in result["solver"]["rounds"][-1]["measured_of_unpruned"]]
             kept.promised = result["after"]["measured_ms"] / result["budget_ms"]
             kept.used = [judged(out / "model.onnx", unpruned, runtime) / share for _ in range(JUDGES)]
     return pair
@@ -197,12 +216,12 @@ def make_report(pairs: Sequence[Pair]) -> str:
             "",
         ]
     lines += [
-        "| network | runtime | unpruned | budget | used | other judges | as promised | seconds |",
-        "| --- | --- | --: | --: | --: | --- | --: | --: |",
+        "| network | runtime | unpruned | budget | used | other judges | as promised | in the loop | seconds |",
+        "| --- | --- | --: | --: | --: | --- | --: | --- | --: |",
     ]
     for pair in pairs:
         if pair.failure:
-            lines.append(f"| {pair.network} | {pair.runtime} | | | failed: {pair.failure} | | | |")
+            lines.append(f"| {pair.network} | {pair.runtime} | | | failed: {pair.failure} | | | | |")
         for kept in pair.budgets:
             used = "refused"
             if kept.used:
@@ -212,7 +231,7 @@ def make_report(pairs: Sequence[Pair]) -> str:
             promised = "" if kept.promised is None else f"{kept.promised:.1%}"
             lines.append(
                 f"| {pair.network} | {pair.runtime} | {pair.unpruned_ms or 0:.3g} ms | {kept.share:.0%} | {used} "
-                f"| {others} | {promised} | {kept.seconds:.0f} |"
+                f"| {others} | {promised} | {', '.join(f'{each:.1%}' for each in kept.loop)} | {kept.seconds:.0f} |"
             )
     return "\n".join(lines) + "\n"
 
