@@ -85,7 +85,7 @@ class Pair:
 def with_lived_norms(model: nn.Module) -> nn.Module:
     """Give batch norms statistics and scales as training leaves them, in place.
 
-    Those of a fresh network fold into no bias at all, which made OpenVINO run MobileNetV2 2 % faster than any trained one.
+    Those of a fresh network fold into no bias at all: OpenVINO runs such a MobileNetV2 2 % faster than a trained one.
     """
     generator = torch.Generator().manual_seed(3)
     for module in model.modules():
