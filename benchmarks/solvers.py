@@ -92,7 +92,7 @@ def make_report(rows: Sequence[Row]) -> str:
         "",
         (__doc__ or "").split("\n\n")[1].replace("\n", " "),
         "*lost* is importance lost over what `milp` loses, *gap* is how much less any choice could lose, proved by "
-        "`milp`, *approximated* are terms of the latency that no table holds exactly (joins of many tensors).",
+        "`milp`; where terms of the latency are *approximated* (joins of many tensors) nothing is proved of it.",
         "",
         f"`make solvers`, {setting.date}, on {setting.processor}, one core.",
         "",

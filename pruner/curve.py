@@ -11,6 +11,7 @@ from pruner.posing import Budgeted, Question, solve
 from pruner.solvers import Problem, Solution, Solver
 from pruner.solvers.greedy import Greedy
 from pruner.solvers.milp import Milp
+from pruner.solvers.problem import proved_gap
 
 STAGE = "solve"
 LEAST_S = 0.3
@@ -45,9 +46,7 @@ class Choice:
     @property
     def gap(self) -> float | None:
         """How much less any plan within the budget could lose, as a fraction of `lost`; None without a proof."""
-        if not self.lost:
-            return 0.0
-        return max(0.0, 1 - self.bound / self.lost) if self.bound else None
+        return proved_gap(self.lost, self.bound)
 
 
 @dataclass(frozen=True)

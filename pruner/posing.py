@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pruner.cost import Cost
+from pruner.cost import Cost, Latency
 from pruner.solvers import Limit, Problem, Solution, Solver
-from pruner.solvers.problem import Floats, Ints
+from pruner.solvers.problem import Floats, Ints, proved_gap, within
 from pruner.tabulate import Options, Tabulator
 
 ROUNDS = 8
@@ -83,7 +83,8 @@ class Answer:
         blocks: names of the blocks that go.
         lost: importance lost.
         met: whether all budgets are kept, by the costs themselves.
-        bound: importance that is lost at least by any choice among the options, where that was proved.
+        bound: importance that is lost at least by any choice among the options, where that was proved of the costs
+            themselves; None where they were only approximated.
         approximated: how many terms of the costs were only approximated.
         costs: of each budget, at these widths.
     """
@@ -99,9 +100,7 @@ class Answer:
     @property
     def gap(self) -> float | None:
         """How much less another choice could lose, as a fraction of what this one loses; None without a proof."""
-        if self.bound is None:
-            return None
-        return max(0.0, 1 - self.bound / self.lost) if self.lost > 0 else 0.0
+        return proved_gap(self.lost, self.bound)
 
 
 @dataclass
@@ -153,11 +152,9 @@ def solve(question: Question, solver: Solver) -> Answer:
     for number in range(ROUNDS):
         posed = Posed(question, about)
         limits = [Limit(limit.cost, aim) for limit, aim in zip(posed.problem.limits, most, strict=True)]
-        problem = Problem(
-            posed.problem.names, posed.problem.losses, tuple(limits), posed.problem.rank, posed.problem.blocks
-        )
+        problem = within(limits, posed.problem)
         solution = solver.solve(problem)
-        if number == 0:
+        if number == 0 and _never_too_dear(posed):
             bound = solution.bound
         widths, blocks = posed.answer(solution)
         tabled = [limit.cost.at(solution.choice) for limit in problem.limits]
@@ -177,6 +174,16 @@ def solve(question: Question, solver: Solver) -> Answer:
             ]
     assert best is not None
     return best
+
+
+def _never_too_dear(posed: Posed) -> bool:
+    """Whether the tables say no more than the costs do, so that what is proved of them holds.
+
+    What is approximated may be off to either side, and all costs but latency count a block's tensors as if they stayed.
+    """
+    return not posed.approximated and (
+        not posed.question.blocks or all(isinstance(budget.cost, Latency) for budget in posed.question.budgets)
+    )
 
 
 def _better(answer: Answer, other: Answer, budgets: Sequence[Budgeted]) -> bool:

@@ -249,9 +249,14 @@ class Solution:
     @property
     def gap(self) -> float | None:
         """How much less a better choice could lose, as a fraction of what this one loses; None without a proof."""
-        if self.bound is None:
-            return None
-        return max(0.0, 1 - self.bound / self.lost) if self.lost > 0 else 0.0
+        return proved_gap(self.lost, self.bound)
+
+
+def proved_gap(lost: float, bound: float | None) -> float | None:
+    """How much less than `lost` could be lost, as a fraction of it; None where a bound says nothing."""
+    if bound is None or (not bound and lost):
+        return None
+    return max(0.0, 1 - bound / lost) if lost > 0 else 0.0
 
 
 class Solver(Protocol):

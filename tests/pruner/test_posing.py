@@ -78,3 +78,31 @@ def test_a_block_that_loses_little_goes_and_its_groups_stay_as_they_are() -> Non
     assert answer.widths == WIDTHS
     assert answer.lost == pytest.approx(1e-3)
     assert answer.costs == (pytest.approx(100.0),)
+
+
+def test_nothing_is_proved_where_costs_are_only_approximated() -> None:
+    class Joining(Chain):
+        def terms(self) -> list[Term]:
+            coordinates = tuple(Coordinate(((f"g{number}", 1),)) for number in range(8))
+            return [Term(coordinates, lambda channels: channels.sum(axis=1).astype(float))]
+
+        def at(self, widths: Mapping[str, int]) -> float:
+            return float(sum(widths.values()))
+
+        def sums(self) -> list[Sum]:
+            return [Sum((0,))]
+
+    cost, full = Joining(), {f"g{number}": 32 for number in range(8)}
+    generator = np.random.default_rng(0)
+    question = Question(
+        full=full,
+        options={name: tuple(range(4, 33, 4)) for name in full},
+        lost={name: rank_singly(generator.random(32)).lost for name in full},
+        budgets=[Budgeted(cost, 100.0)],
+        rank=cost,
+    )
+    answer = solve(question, next(solver for solver in SOLVERS if solver.name == "milp"))
+    assert answer.met
+    assert answer.approximated == 1
+    assert answer.bound is None
+    assert answer.gap is None
