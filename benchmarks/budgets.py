@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.fidelity_networks import NAMES, make_network
-from benchmarks.fidelity_store import ROOT, read_setting
+from benchmarks.fidelity_store import ROOT
+from benchmarks.settings import Setting, hash_files, setting_here
 from lut.errors import BudgetError
 from profiler.export import to_onnx, write_onnx
 from profiler.network import analyze
@@ -46,6 +47,15 @@ BATCHES, BATCH = 2, 4
 """Of random inputs and targets: what is lost does not matter here, only what is promised."""
 JUDGES = 3
 """Processes that measure each network; the first is the judge, the others say how far such judgements differ."""
+
+
+SOURCES = ("lut/**/*.py", "profiler/**/*.py", "pruner/**/*.py", "benchmarks/budgets.py")
+"""The files of this repository that a pair depends on."""
+
+
+def read_setting() -> Setting:
+    """What a pair run now on this machine is run with."""
+    return setting_here(hash_files(SOURCES))
 
 
 @dataclass

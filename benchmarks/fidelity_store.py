@@ -1,20 +1,16 @@
 """What a cell of the fidelity sweep holds, and where it is kept: a JSON file for each network, runtime and kind."""
 
-import datetime
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.coverage_store import read_versions
-from profiler.device import read_cpu
+from benchmarks.settings import Setting, hash_files, setting_here
 from pruner.atomic import write_text
 
 ROOT = Path(__file__).parent.parent
 STORE = ROOT / "runs" / "fidelity"
-PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino")
 SOURCES = ("lut/**/*.py", "profiler/**/*.py", "benchmarks/fidelity_*.py", "benchmarks/isolated.py")
 """The files of this repository that a cell depends on, its report aside."""
 NOT_SOURCES = (
@@ -26,23 +22,6 @@ NOT_SOURCES = (
 )
 
 Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a cell was measured with.
-
-    Attributes:
-        date: ISO, of the day.
-        processor: as fingerprints call it.
-        versions: of the packages that it depends on.
-        sources: a hash of the files that it depends on.
-    """
-
-    date: str
-    processor: str
-    versions: dict[str, str]
-    sources: str
 
 
 @dataclass
@@ -167,18 +146,12 @@ CellT = TypeVar("CellT", Cell, Transfer)
 
 def hash_sources(root: Path = ROOT) -> str:
     """Twelve digits that change with the files that cells depend on."""
-    mixed = hashlib.sha256()
-    for pattern in SOURCES:
-        for path in sorted(root.glob(pattern)):
-            if path.name not in NOT_SOURCES:
-                mixed.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return mixed.hexdigest()[:12]
+    return hash_files(SOURCES, NOT_SOURCES, root)
 
 
 def read_setting() -> Setting:
-    """What a cell measured now on this machine is measured with."""
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    return Setting(today, read_cpu().name, read_versions(PACKAGES), hash_sources())
+    """What a cell made now on this machine is made with."""
+    return setting_here(hash_sources())
 
 
 def path_of(store: Path, network: str, runtime: str, kind: type[Cell] | type[Transfer] = Cell) -> Path:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from benchmarks.fidelity_figures import Figures, judge_ours, judge_peer, judge_twice
 from benchmarks.fidelity_peers import PEERS
-from benchmarks.fidelity_store import Cell, Setting, Transfer
+from benchmarks.fidelity_store import Cell, Transfer
+from benchmarks.settings import Setting
 
 GOAL_NETWORK, GOAL_S = "resnet50", 120
 """The network for which a time from nothing was promised."""

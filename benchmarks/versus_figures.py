@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.fidelity_store import Setting
+from benchmarks.settings import Setting
 from benchmarks.versus_methods import METHODS, OURS
 from benchmarks.versus_store import Base, Key, Places, Plan, Table, Timed, Tuned, read_record
 

@@ -4,17 +4,14 @@ A cell is (network, runtime, method, budget, seed). It is planned (what to keep,
 judged, exported) and timed (in a fresh process). Before that, unpruned networks are trained and tables are measured.
 """
 
-import datetime
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.coverage_store import read_versions
-from benchmarks.fidelity_store import ROOT, Setting
-from profiler.device import read_cpu
+from benchmarks.fidelity_store import ROOT
+from benchmarks.settings import Setting, hash_files, setting_here
 from pruner.atomic import write_text
 
 STORE = ROOT / "runs" / "versus"
@@ -188,18 +185,12 @@ class Places:
 
 def hash_sources(root: Path = ROOT) -> str:
     """Twelve digits that change with the files that cells depend on."""
-    mixed = hashlib.sha256()
-    for pattern in SOURCES:
-        for path in sorted(root.glob(pattern)):
-            if path.name not in NOT_SOURCES:
-                mixed.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return mixed.hexdigest()[:12]
+    return hash_files(SOURCES, NOT_SOURCES, root)
 
 
 def read_setting() -> Setting:
     """What a cell made now on this machine is made with."""
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    return Setting(today, read_cpu().name, read_versions(PACKAGES), hash_sources())
+    return setting_here(hash_sources(), PACKAGES)
 
 
 def write_record(path: Path, record: Record, setting: Setting) -> None:

@@ -118,36 +118,6 @@ class Predictor:
         sums, halves = self._sums_ms(widths)
         return halves / sums
 
-    def change_ms(
-        self, widths: Mapping[str, int], group: str, new_width: int, options: Sequence[int] | None = None
-    ) -> float:
-        """By how much the network's latency changes when one group's width does (calibrated; negative is faster).
-
-        The group is differenced as a whole, in all units that it touches, at the current widths of the others.
-
-        Args:
-            widths: of all groups.
-            group: its name.
-            new_width: of the group.
-            options: widths of the group that will be asked about next: they are estimated together, and remembered.
-        """
-        after = {**widths, group: new_width}
-        touched = self._touching.get(group, ())
-        if options is not None:
-            for number in touched:
-                self._remember(number, after, [{**widths, group: option} for option in options])
-        return self.calibration.scale * sum(self.unit_ms(n, after) - self.unit_ms(n, widths) for n in touched)
-
-    def _remember(self, number: int, asked: Mapping[str, int], others: Sequence[Mapping[str, int]]) -> None:
-        """Estimate a unit at many widths at once, unless the one that is asked for is known."""
-        unit = self.units[number]
-        if (unit.family.key, unit.channels(asked), None) in self._known:
-            return
-        places = list(dict.fromkeys([unit.channels(asked), *(unit.channels(widths) for widths in others)]))
-        found = self.table.estimate_many(unit.family, places)
-        for place, channels in enumerate(places):
-            self._known[unit.family.key, channels, None] = found[place]
-
     def worth_having(self, group: str, options: Sequence[int], widths: Mapping[str, int]) -> tuple[int, ...]:
         """Those of a group's widths that no wider one undercuts, at the current widths of the others.
 

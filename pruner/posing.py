@@ -121,7 +121,6 @@ class Posed:
         tabled = {key: tabulator.cost(cost) for key, cost in costs.items()}
         self.approximated = tabulator.approximated
         self.problem = Problem(
-            names=self.options.names,
             losses=tuple(_losses(question, self.options)),
             limits=tuple(Limit(tabled[id(budget.cost)], budget.most) for budget in question.budgets),
             rank=tabled[id(question.rank)],

@@ -70,7 +70,7 @@ def _one_step(problem: Problem, choice: Ints, aims: list[float]) -> Ints | None:
             limit.cost.options,
         )
         limits.append(Limit(frozen, aim))
-    posed = Problem(problem.names, problem.losses, tuple(limits), problem.rank)
+    posed = Problem(problem.losses, tuple(limits), problem.rank)
     return LinearProgram(posed).solve(gap=1e-4, time_limit_s=TIME_LIMIT_S).choice
 
 

@@ -169,7 +169,6 @@ class Problem:
     """A pruning problem.
 
     Attributes:
-        names: of the groups, for messages.
         losses: for each group the importance lost at each of its options; options ascend in width, the last is the
             present one and loses nothing.
         limits: the budgets.
@@ -178,7 +177,6 @@ class Problem:
             gone, there), the others vanish with it and have a first option that means so.
     """
 
-    names: tuple[str, ...]
     losses: tuple[Floats, ...]
     limits: tuple[Limit, ...]
     rank: TabledCost
@@ -192,11 +190,6 @@ class Problem:
     def start(self) -> Ints:
         """Every group at its last option."""
         return np.array([len(losses) - 1 for losses in self.losses], dtype=np.int64)
-
-    @property
-    def narrowest(self) -> Ints:
-        """Every group at its least option; blocks that can go are gone."""
-        return np.zeros(len(self.losses), dtype=np.int64)
 
     @cached_property
     def together(self) -> tuple[frozenset[int], ...]:
@@ -272,4 +265,4 @@ class Solver(Protocol):
 
 def within(limits: Sequence[Limit], problem: Problem) -> Problem:
     """The same problem with other limits."""
-    return Problem(problem.names, problem.losses, tuple(limits), problem.rank, problem.blocks)
+    return Problem(problem.losses, tuple(limits), problem.rank, problem.blocks)

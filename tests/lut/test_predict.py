@@ -96,12 +96,6 @@ def test_the_fast_ways_agree_with_the_prediction() -> None:
     assert predictor.latencies_ms([WIDTHS, {"g": 64, "h": 64}])[0] == pytest.approx(total)
     assert predictor.unit_ms("second", WIDTHS) == pytest.approx(predictor.unit_ms(1, WIDTHS))
     assert predictor.unit_many_ms("second", [[128, 96]])[0] == pytest.approx(predictor.unit_ms(1, WIDTHS))
-    change = predictor.change_ms(WIDTHS, "g", 64)
-    assert change == pytest.approx(predictor.latency_ms({**WIDTHS, "g": 64}) - total)
-    assert change < 0
-    fresh = Predictor(_units(), table, network="net")
-    assert fresh.change_ms(WIDTHS, "g", 64, options=(32, 64, 96)) == pytest.approx(change)
-    assert fresh.change_ms(WIDTHS, "g", 32) == pytest.approx(predictor.change_ms(WIDTHS, "g", 32))
     assert predictor.groups == ("g", "h")
 
 

@@ -32,9 +32,7 @@ def problems(
         cost = random_cost(generator, sizes, sums=draw(st.integers(1, 3)), grids=grids, block=own[0] if own else ())
         full = cost.at(np.array(sizes) - 1)
         posed.append(Limit(cost, draw(st.floats(0.02, 1.1)) * full))
-    return Problem(
-        tuple(f"g{number}" for number in range(len(sizes))), tuple(losses), tuple(posed), posed[0].cost, tuple(own)
-    )
+    return Problem(tuple(losses), tuple(posed), posed[0].cost, tuple(own))
 
 
 def _descending(generator: np.random.Generator, size: int) -> Floats:

@@ -26,8 +26,7 @@ def products(pairs: list[tuple[int, int, float]], sizes: tuple[int, ...], step: 
 
 def pose(cost: TabledCost, scores: list[list[float]], most: float) -> Problem:
     losses: list[Floats] = [np.append(np.cumsum(np.sort(np.array(each)))[:-1][::-1], 0.0) for each in scores]
-    names = tuple("abcdefgh"[: len(scores)])
-    return Problem(names, tuple(losses), (Limit(cost, most),), cost)
+    return Problem(tuple(losses), (Limit(cost, most),), cost)
 
 
 @every_solver
@@ -125,7 +124,7 @@ def test_greedy_takes_a_block_away_where_that_saves_most_for_what_it_loses() -> 
     parts = (Table((0, 1), np.array([[0.0, 0.0, 0.0], [0.0, 9.0, 10.0]])), Table((0,), np.array([0.0, 5.0])))
     cost = TabledCost("latency", "ms", parts, np.ones((1, 2)), np.zeros(1), sizes)
     losses = (np.array([0.1, 0.0]), np.array([0.0, 2.0, 0.0]))
-    problem = Problem(("block", "inner"), losses, (Limit(cost, 4.0),), cost, ((0, 1),))
+    problem = Problem(losses, (Limit(cost, 4.0),), cost, ((0, 1),))
     solution = Greedy().solve(problem)
     assert solution.choice.tolist() == [0, 0]
     assert solution.lost == pytest.approx(0.1)
