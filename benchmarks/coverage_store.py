@@ -1,20 +1,17 @@
 """Where cells of the coverage sweep are kept: a JSON file for each network and side, with what it was measured with."""
 
 import datetime
-import hashlib
-import importlib.metadata
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from benchmarks.coverage_records import Ours, Peer
+from benchmarks.settings import ROOT, hash_files, read_versions
 from profiler.device import read_cpu
 from pruner.atomic import write_text
 
-ROOT = Path(__file__).parent.parent
 STORE = ROOT / "runs" / "coverage"
 SIDES = ("ours", "peer")
 
@@ -62,22 +59,7 @@ class Stored(Generic[CellT]):
 
 def hash_sources(side: str, root: Path = ROOT) -> str:
     """Twelve digits that change with the files that a side's cells depend on."""
-    mixed = hashlib.sha256()
-    for pattern in SOURCES[side]:
-        for path in sorted(root.glob(pattern)):
-            mixed.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return mixed.hexdigest()[:12]
-
-
-def read_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of installed packages; "missing" for those that are not there."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found
+    return hash_files(SOURCES[side], root=root)
 
 
 def read_setting(side: str, *, threads: int, jobs: int) -> Setting:

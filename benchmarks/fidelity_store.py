@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.settings import Setting, hash_files, setting_here
+from benchmarks.settings import ROOT, Setting, hash_files, setting_here
 from pruner.atomic import write_text
 
-ROOT = Path(__file__).parent.parent
 STORE = ROOT / "runs" / "fidelity"
 SOURCES = ("lut/**/*.py", "profiler/**/*.py", "benchmarks/fidelity_*.py", "benchmarks/isolated.py")
 """The files of this repository that a cell depends on, its report aside."""

@@ -1,14 +1,15 @@
-"""What a stored cell was made with: the day, the processor, versions of packages, a hash of the sources it depends on."""
+"""What a stored cell was made with: the day, the processor, versions of packages, a hash of the sources."""
 
 import datetime
 import hashlib
-from collections.abc import Sequence
+import importlib.metadata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.coverage_store import ROOT, read_versions
 from profiler.device import read_cpu
 
+ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
@@ -37,6 +38,17 @@ def hash_files(patterns: Sequence[str], but: Sequence[str] = (), root: Path = RO
             if path.name not in but:
                 mixed.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return mixed.hexdigest()[:12]
+
+
+def read_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of installed packages; "missing" for those that are not there."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
 
 
 def setting_here(sources: str, packages: Sequence[str] = PACKAGES) -> Setting:

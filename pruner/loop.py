@@ -5,27 +5,17 @@ timed by turns with the unpruned one, so that their ratio does not depend on the
 into the table that the next turn solves with.
 """
 
-import logging
 import math
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from lut import LatencyTable, Predictor, TableFile
-from lut.errors import BackendError, BudgetError, MissingFamilyError, TableError
-from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMeasurement
-from profiler.blocks import Block, without_blocks
-from profiler.export import write_onnx
-from profiler.inplace import Owners, to_rows
+from lut import Predictor
+from lut.errors import BudgetError
 from profiler.progress import Event, Progress
-from profiler.variants import Variants
-from profiler.worker_client import TimeReply, WorkerClient
+from pruner.bench import Bench
 from pruner.cost import Latency
 from pruner.posing import Answer, Question, solve
 from pruner.solvers import Solver
-
-log = logging.getLogger(__name__)
 
 STAGE = "solve and measure"
 AIM = 0.973
@@ -42,8 +32,6 @@ TAKEN_OFF = 0.6
 LEAST_CHANGE = 0.75
 OVERSHOOT = 0.01
 """By how much more a trial over the aim tightens the next."""
-LOOP_RUNS = 24
-LOOP_CONFIG = MeasureConfig(warmup_s=0.1, min_time_s=0.5, max_time_s=5.0, min_samples=40, noise_target=0.006)
 
 
 @dataclass(frozen=True)
@@ -68,141 +56,6 @@ class Trial:
     def used(self, share: float) -> float:
         """Measured latency over the budget, which is `share` of the unpruned latency."""
         return self.ratio / share
-
-
-class Bench:
-    """Times networks against the unpruned one, in one worker, and lets the table learn from each.
-
-    Attributes:
-        table: the one that was opened, with the rows of every network measured here.
-        predictor: from that table.
-        blocks: those that may go, by name.
-    """
-
-    def __init__(
-        self,
-        variants: Variants,
-        client: WorkerClient,
-        table: LatencyTable,
-        *,
-        blocks: Sequence[Block] = (),
-        latencies: bool = True,
-    ) -> None:
-        """Write the unpruned network; without `latencies` a table that lacks some merely predicts nothing."""
-        self.variants = variants
-        self.network = variants.network
-        self.blocks = {block.name: block for block in blocks}
-        self.client = client
-        self.table = table
-        self.predictor: Predictor | None = None
-        try:
-            self.predictor = self._predictor()
-        except MissingFamilyError:
-            if latencies:
-                raise
-        self._here: DeviceFingerprint | None = None
-        self._owners = Owners.of(variants)
-        self._folder = tempfile.TemporaryDirectory(prefix="latprune-")
-        self.unpruned = Path(self._folder.name) / "unpruned.onnx"
-        write_onnx(variants.at({}), self.unpruned)
-
-    def close(self) -> None:
-        """Remove the temporary files."""
-        self._folder.cleanup()
-
-    def _predictor(self) -> Predictor:
-        return Predictor(self.network.units, self.table, network=self.network.hash)
-
-    def time(self, path: Path, config: MeasureConfig, *, reference: bool = True) -> TimeReply:
-        """Time an ONNX file, by turns with the unpruned network.
-
-        Raises:
-            BackendError: it cannot be measured.
-        """
-        reply = self.client.time(path, config, reference=self.unpruned if reference else None)
-        if reply.failure is not None or reply.median_ms is None or (reference and reply.ratio is None):
-            raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
-        return reply
-
-    def ratio_anew(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
-        """The network's latency at these widths, without blocks, over the unpruned one's, in a process just begun.
-
-        What a process gives a network, addresses for instance, stays for its life and can cost a percent.
-        """
-        return self.time_anew(self._write(widths, gone), LOOP_CONFIG)
-
-    def time_anew(self, path: Path, config: MeasureConfig) -> float:
-        """An ONNX file's latency over the unpruned network's, in a process that has just begun.
-
-        Raises:
-            BackendError: it cannot be measured.
-        """
-        with WorkerClient(self.client.backend, threads=self.client.threads) as client:
-            reply = client.time(path, config, reference=self.unpruned)
-        if reply.ratio is None:
-            raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
-        return reply.ratio
-
-    def _write(self, widths: Mapping[str, int], gone: Sequence[str]) -> Path:
-        path = Path(self._folder.name) / "pruned.onnx"
-        blocks = [self.blocks[name] for name in gone]
-        write_onnx(self.variants.at(self.variants.widths_removal(widths), blocks), path)
-        return path
-
-    def ratio_at(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:
-        """Measure the network at these widths, without blocks, with all its units, and let the table learn from it.
-
-        Returns:
-            Its latency over the unpruned network's.
-        """
-        path = self._write(widths, gone)
-        timed = self.time(path, LOOP_CONFIG)
-        reply = self.client.nodes(path, LOOP_CONFIG, runs=LOOP_RUNS, reference=self.unpruned)
-        if reply.failure is not None or reply.reference_median_ms is None:
-            log.warning("the units were not timed, and the table learns nothing from this trial: %s", reply.failure)
-        elif self.predictor is not None:
-            drift = reply.reference_median_ms / self.unpruned_ms()
-            whole, rows = self._without(gone, *to_rows(self.network, self._owners, widths, reply, LOOP_CONFIG, drift))
-            self._keep(whole, rows)
-            self.table = self.table.extended(rows, [whole])
-            self.predictor = self._predictor()
-        assert timed.ratio is not None
-        return timed.ratio
-
-    def _without(
-        self, gone: Sequence[str], whole: NetworkMeasurement, rows: Sequence[Measurement]
-    ) -> tuple[NetworkMeasurement, Sequence[Measurement]]:
-        """Leave out what belongs to blocks that are gone; without them it is another network."""
-        if not gone:
-            return whole, rows
-        blocks = [self.blocks[name] for name in gone]
-        lost = {name for block in blocks for name in block.units}
-        left = [row for unit, row in zip(self.network.units, rows, strict=True) if unit.name not in lost]
-        return replace(
-            whole,
-            network=without_blocks(self.network, blocks).hash,
-            forms=tuple((name, form) for name, form in whole.forms if name not in lost),
-            units_ms=sum(row.median_ms or 0.0 for row in left),
-        ), left
-
-    def _keep(self, whole: NetworkMeasurement, rows: Sequence[Measurement]) -> None:
-        """Write what was learned into the table's file, if it was measured under the same conditions."""
-        if self.table.path is None:
-            return
-        if self._here is None:
-            self._here = self.client.fingerprint()
-        if self._here != self.table.fingerprint:
-            return
-        try:
-            with TableFile(self.table.path) as file:
-                file.add_network(self._here, whole, rows)
-        except TableError as error:
-            log.warning("what this trial taught stays out of the table: %s", error)
-
-    def unpruned_ms(self) -> float:
-        """The unpruned network's latency in the table's scale, in which the machine's present state has no part."""
-        assert self.predictor is not None
-        return self.predictor.latency_ms(self.network.widths)
 
 
 def solve_measured(

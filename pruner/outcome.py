@@ -19,8 +19,8 @@ from profiler.export import flat_arrays, largest_difference, lively, output_arra
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from pruner.atomic import write_text
+from pruner.bench import Bench
 from pruner.deploy import CAREFULLY, MODEL
-from pruner.loop import Bench
 from pruner.plan import PrunePlan
 from pruner.removal import dropped_by
 from pruner.request import Check, PruneConfig, PruneRun

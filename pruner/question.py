@@ -14,6 +14,7 @@ from profiler.network import Network, analyze
 from profiler.progress import Event, Progress
 from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs
 from pruner.importance import RANKINGS, Ranking
+from pruner.importance.branches import branch_scores
 from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed
 from pruner.options import Offered
 from pruner.posing import Budgeted, Question, Removable
@@ -115,6 +116,42 @@ def score(
     prunable = [group for group in groups if group.size > 0 and group.name not in fixed]
     batches = task.train_batches() if task.train_batches and config.importance not in BLIND else ()
     return RANKINGS[config.importance](model, prunable, batches, task.loss, progress=progress)
+
+
+def score_blocks(
+    task: Task,
+    model: nn.Module,
+    blocks: Sequence[Block],
+    original: Sequence[Block],
+    rankings: Mapping[str, Ranking],
+    *,
+    seed: int,
+    progress: Progress,
+) -> list[Removable]:
+    """The blocks that may go now, with what is lost without them.
+
+    Args:
+        task: gives batches and loss.
+        model: the whole model, as it is now.
+        blocks: that are left, as they stand in it.
+        original: all blocks, as they stand in the unpruned network.
+        rankings: of the groups that may change; a block that holds another group stays.
+        seed: of the batches.
+        progress: told after every batch.
+    """
+    if not blocks:
+        return []
+    torch.manual_seed(seed)
+    assert task.train_batches is not None
+    assert task.loss is not None
+    part = task.deployed(model)
+    lost = branch_scores(model, blocks, task.train_batches(), task.loss, part=part, progress=progress)
+    own = {block.name: block for block in original}
+    return [
+        Removable(name, each, (*own[name].units, *own[name].parameters), own[name].groups)
+        for name, each in lost.items()
+        if all(group in rankings for group in own[name].groups)
+    ]
 
 
 def ask(

@@ -8,26 +8,24 @@ from torch import nn
 
 from lut import LatencyTable, Predictor
 from lut.errors import BudgetError
-from lut.memory import Liveness
 from lut.records import ChannelGroup
 from profiler.blocks import Block, without_blocks
 from profiler.cut import cut
-from profiler.network import Network
 from profiler.progress import Event, Progress
 from profiler.variants import prepare
 from profiler.worker_client import WorkerClient
 from pruner.averages import optimizer_tensors, without_optimizer
+from pruner.bench import Bench
 from pruner.budget import Budget
 from pruner.cost import Memory
 from pruner.deploy import CAREFULLY
 from pruner.importance import Ranking
-from pruner.importance.branches import branch_scores
-from pruner.loop import Bench, solve_measured
+from pruner.loop import solve_measured
 from pruner.narrow import names_in, narrowed
 from pruner.norms import reestimate_norms
 from pruner.outcome import finish, pruned_model
 from pruner.posing import Budgeted, Question, Removable, solve
-from pruner.question import Subject, ask, removable_blocks, score
+from pruner.question import Subject, ask, removable_blocks, score, score_blocks
 from pruner.removal import narrowed_all, renamed_blocks
 from pruner.request import PruneConfig, PruneRun
 from pruner.rundir import load_weights, persistent_tensors
@@ -55,7 +53,9 @@ class Rounds:
         self.table, self.budget, self.config, self.solver = table, budget, config, solver
         self.client, self.state, self.progress = client, state, progress
         network = self.network
-        self.liveness = network.liveness(config.memory_of or config.backend)
+        self.present = network
+        self.liveness = network.liveness(self._runtime)
+        self.full_bytes = self.liveness.at(network.widths).total_bytes
         progress(Event("export the network", 0, 1))
         self.blocks = removable_blocks(subject) if config.blocks else []
         self.bench = Bench(
@@ -79,29 +79,24 @@ class Rounds:
         before = self._before()
         unpruned_ms = float(before["measured_ms"])
         budget_ms = self.budget.latency_ms(unpruned_ms) if self.budget.on_latency else None
-        memory = self.budget.bytes(self.liveness.at(self.network.widths).total_bytes)
+        memory = self.budget.bytes(self.full_bytes)
         small = self.model
         for number in range(self.config.rounds):
             share = (number + 1) / self.config.rounds
             limits = (
                 unpruned_ms * (budget_ms / unpruned_ms) ** share if budget_ms else None,
-                self._memory_step(memory, share),
+                self.full_bytes * (memory / self.full_bytes) ** share if memory else None,
             )
             small = self._round(small, number, limits, unpruned_ms)
         named = renamed_blocks(self._gone_blocks, names_in(self.model, self.network.model))
-        pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept, self._present, named)
+        pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept, self.present, named)
         limits = budget_ms, memory
         return finish(pruned, self.bench, before, limits, self.config, self.state, self.solved, self.progress)
 
     @property
-    def _liveness(self) -> Liveness:
-        """The tensors of the network without the blocks that are gone."""
-        runtime = self.config.memory_of or self.config.backend
-        return self._present.liveness(runtime) if self.gone else self.liveness
-
-    def _memory_step(self, memory: float | None, share: float) -> float | None:
-        full = self.liveness.at(self.network.widths).total_bytes
-        return full * (memory / full) ** share if memory else None
+    def _runtime(self) -> str:
+        """The one whose memory is meant."""
+        return self.config.memory_of or self.config.backend
 
     @property
     def widths(self) -> dict[str, int]:
@@ -135,7 +130,10 @@ class Rounds:
             planned = self.state.payload(stage)
         else:
             rankings = score(self.task, model, groups, fixed=self.fixed, config=self.config, progress=self.progress)
-            planned = self._solve(rankings, self._removables(model, blocks, rankings), limits, unpruned_ms)
+            removables = score_blocks(
+                self.task, model, blocks, self.blocks, rankings, seed=self.config.seed, progress=self.progress
+            )
+            planned = self._solve(rankings, removables, limits, unpruned_ms)
             self.state.complete(stage, planned)
             self.state.settle()
         self.solved.append(planned["solved"])
@@ -145,7 +143,10 @@ class Rounds:
             for name, kept in self.kept.items()
         }
         self.kept = {name: list(planned["kept"][name]) for name in self.kept}
-        self.gone += planned["blocks"]
+        if planned["blocks"]:
+            self.gone += planned["blocks"]
+            self.present = without_blocks(self.network, self._gone_blocks)
+            self.liveness = self.present.liveness(self._runtime)
         going = [block for block in blocks if block.name in planned["blocks"]]
         smaller = cut(model, groups, {name: choices for name, choices in gone.items() if choices}, blocks=going)
         self._finetune(smaller, number)
@@ -162,35 +163,6 @@ class Rounds:
     @property
     def _gone_blocks(self) -> list[Block]:
         return [block for block in self.blocks if block.name in self.gone]
-
-    @property
-    def _present(self) -> Network:
-        """The network without the blocks that are gone, its groups at full width."""
-        return without_blocks(self.network, self._gone_blocks) if self.gone else self.network
-
-    def _removables(
-        self, model: nn.Module, blocks: Sequence[Block], rankings: Mapping[str, Ranking]
-    ) -> list[Removable]:
-        """The blocks that may go now, with what is lost without them."""
-        if not blocks:
-            return []
-        torch.manual_seed(self.config.seed)
-        assert self.task.train_batches is not None
-        assert self.task.loss is not None
-        lost = branch_scores(
-            model,
-            blocks,
-            self.task.train_batches(),
-            self.task.loss,
-            part=self.task.deployed(model),
-            progress=self.progress,
-        )
-        own = {block.name: block for block in self.blocks}
-        return [
-            Removable(name, each, (*own[name].units, *own[name].parameters), tuple(own[name].groups))
-            for name, each in lost.items()
-            if all(group in rankings for group in own[name].groups)
-        ]
 
     def _removed(self) -> dict[str, list[int]]:
         """Original choices that are gone so far."""
@@ -226,7 +198,7 @@ class Rounds:
             question = self._question(rankings, blocks, self.bench.predictor, None, memory)
             answer = solve(question, self.solver)
             if not answer.met:
-                least = Memory(self._liveness).at(question.narrowest())
+                least = Memory(self.liveness).at(question.narrowest())
                 raise BudgetError(
                     f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
                     f"the least that any plan reaches is {least / 1e6:.4g} MB."
@@ -261,7 +233,7 @@ class Rounds:
             widths=self.widths,
             predictor=predictor,
             most_ms=most_ms,
-            memory=None if memory is None else Budgeted(Memory(self._liveness), memory),
+            memory=None if memory is None else Budgeted(Memory(self.liveness), memory),
             config=self.config,
             blocks=blocks,
             gone={name for block in self._gone_blocks for name in block.units},

@@ -74,7 +74,7 @@ def test_a_tiny_sweep_is_planned_tuned_timed_and_reported_and_runs_nothing_twice
         versus_cell.run_stage(job.stage, job.keys, self.places.store)
 
     monkeypatch.setattr(Sweep, "start_child", start_child)
-    monkeypatch.setattr("pruner.loop.LOOP_CONFIG", MeasureConfig(min_time_s=0.1, max_time_s=0.5))
+    monkeypatch.setattr("pruner.bench.LOOP_CONFIG", MeasureConfig(min_time_s=0.1, max_time_s=0.5))
     out = tmp_path / "docs" / "versus.md"
     quick = ["--quick", "--runtimes", "onnxruntime", "--jobs", "1", "--store", str(tmp_path), "--out", str(out)]
     assert main(quick) == 0
