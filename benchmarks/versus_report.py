@@ -10,11 +10,11 @@ from benchmarks.versus_figures import Results, Verdict, read_results, speedup
 from benchmarks.versus_methods import METHODS, OURS
 from benchmarks.versus_networks import NETWORKS, NOT_YET, QUICK
 from benchmarks.versus_plot import draw_curves
-from benchmarks.versus_search import MARGIN, USED_AT_LEAST
 from benchmarks.versus_store import hash_sources
 from benchmarks.versus_tables import accuracies, budgets_met, counted, exchanged, losses, speedups, unpruned
 from benchmarks.versus_task import USUAL
 from pruner.atomic import write_text
+from pruner.loop import WITHIN
 from pruner.training import LEARNING_RATE
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -35,7 +35,7 @@ network's, as a ratio to it.
 
 Channels are scored once, by the first {USUAL.score_images:,} of these pictures, and all methods but Torch-Pruning's
 have these scores. Methods that count something else than latency get what they want most: how strongly they prune is
-found by bisection on the measured latency, until it is between {USED_AT_LEAST:.0%} and 100 % of {1 - MARGIN:.0%} of the
+found by bisection on the measured latency, until it is between {WITHIN[0]:.1%} and {WITHIN[1]:.1%} of the
 budget, which is what our loop aims at too. Group Fisher Pruning as published takes scores afresh while training goes on
 between removals; here its rule is compared, at fixed scores. *On steps* means that each width is rounded up to the step
 that the measured table shows for the group, at most a quarter of the group, as for our own widths.

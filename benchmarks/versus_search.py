@@ -12,11 +12,8 @@ from lut.records import MeasureConfig
 from profiler.export import write_onnx
 from profiler.variants import Variants
 from profiler.worker_client import WorkerClient
+from pruner.loop import WITHIN
 
-MARGIN = 0.03
-"""How far under the budget is aimed, by peers as by our loop: what is measured twice differs by about this much."""
-USED_AT_LEAST = 0.96
-"""A network that uses as much of the aim ends the search."""
 STRONG = 0.9
 """Where this strength is too little, full strength is tried next: perhaps nothing is enough."""
 FINEST = 1 / 500
@@ -90,12 +87,12 @@ def search(peer: Peer, measure: Callable[[Kept], tuple[float, float]], budget: f
     Args:
         peer: says what is kept at a strength.
         measure: ratio and its noise, at what is kept.
-        budget: as a fraction of the unpruned network's latency; `MARGIN` under it is aimed.
+        budget: as a fraction of the unpruned network's latency; the same share of it is aimed at as by our loop.
 
     Raises:
         UnreachableError: not even full strength is within it; says what it reaches.
     """
-    aim = (1 - MARGIN) * budget
+    least, aim = (share * budget for share in WITHIN)
     trials: list[Found] = []
 
     def attempt(strength: float) -> Found:
@@ -108,7 +105,7 @@ def search(peer: Peer, measure: Callable[[Kept], tuple[float, float]], budget: f
     low, high, strength = 0.0, 1.0, 1 - aim
     while high - low > FINEST:
         now = attempt(strength)
-        if USED_AT_LEAST * aim <= now.ratio <= aim:
+        if least <= now.ratio <= aim:
             break
         if now.ratio <= aim:
             high = strength

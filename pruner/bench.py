@@ -70,7 +70,10 @@ class Bench:
         Raises:
             BackendError: it cannot be measured.
         """
-        reply = self.client.time(path, config, reference=self.unpruned if reference else None)
+        return self._timed(self.client, path, config, reference=reference)
+
+    def _timed(self, client: WorkerClient, path: Path, config: MeasureConfig, *, reference: bool = True) -> TimeReply:
+        reply = client.time(path, config, reference=self.unpruned if reference else None)
         if reply.failure is not None or reply.median_ms is None or (reference and reply.ratio is None):
             raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
         return reply
@@ -89,9 +92,8 @@ class Bench:
             BackendError: it cannot be measured.
         """
         with WorkerClient(self.client.backend, threads=self.client.threads) as client:
-            reply = client.time(path, config, reference=self.unpruned)
-        if reply.ratio is None:
-            raise BackendError(f"The network cannot be measured: {reply.failure or 'too few samples were undisturbed'}")
+            reply = self._timed(client, path, config)
+        assert reply.ratio is not None
         return reply.ratio
 
     def _write(self, widths: Mapping[str, int], gone: Sequence[str]) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lut import DeviceFingerprint, LatencyTable, Prediction, RunError, TableError, predict
+from lut import DeviceFingerprint, LatencyTable, Prediction, TableError, predict
 from lut.predict import Forms
 from pruner.commands.options import (
     Batch,
@@ -28,6 +28,7 @@ from pruner.commands.options import (
     find_task,
 )
 from pruner.commands.output import complain, make_table, print_json, results
+from pruner.commands.planned import plan_blocks, plan_widths, read_plan
 from pruner.commands.progress import working
 from pruner.show import format_ms, format_percent, memory_line
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from profiler.network import Network
     from profiler.progress import Progress
     from profiler.variants import Variants
-    from pruner.plan import PrunePlan
 
 DEAREST = 15
 """Units shown without `--all`."""
@@ -67,13 +67,15 @@ def predict_command(
 ) -> None:
     """Predict a network's latency and memory from the table."""
     with working() as progress:
+        from profiler.blocks import without_blocks
+
         rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
         chosen = None if plan is None else read_plan(plan)
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
         gone = [] if chosen is None else plan_blocks(network, chosen)
         found, forms, measured = predict_at(network, widths, rows, progress, gone=gone, compiled=not guess, check=check)
-        network = present(network, gone)
+        network = without_blocks(network, gone) if gone else network
         runtime = memory_of or rows.fingerprint.runtime
         report = (
             describe(network, widths, found, forms)
@@ -139,58 +141,6 @@ def memory(network: "Network", widths: Mapping[str, int], runtime: str) -> dict[
         BackendError: there is no such runtime.
     """
     return network.memory(widths, runtime=runtime).to_json() | {"memory_of": runtime}
-
-
-def read_plan(path: Path) -> "PrunePlan":
-    """Read a plan, or that of a run's directory.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    from pruner.plan import PrunePlan
-
-    return PrunePlan.read(path / "plan.json" if path.is_dir() else path)
-
-
-def plan_widths(network: "Network", plan: "PrunePlan") -> dict[str, int]:
-    """The widths that a plan leaves of the network that it was made for (at this or another input shape).
-
-    Raises:
-        RunError: it was made for another network.
-    """
-    names = network.widths.keys() | plan.sizes.keys()
-    strange = sorted(name for name in names if network.widths.get(name) != plan.sizes.get(name))
-    if strange:
-        shown = ", ".join(strange[:3]) + (" …" if len(strange) > 3 else "")
-        raise RunError(
-            f"The plan was made for another network: {len(strange)} of {len(names)} groups do not fit ({shown}).\n"
-            "Name the task that it was made with"
-        )
-    return network.widths | plan.widths
-
-
-def plan_blocks(network: "Network", plan: "PrunePlan") -> list["Block"]:
-    """The blocks that a plan leaves out.
-
-    Raises:
-        RunError: the network has no such block.
-    """
-    from profiler.blocks import find_blocks
-
-    if not plan.removed_blocks:
-        return []
-    known = {block.name: block for block in find_blocks(network)}
-    strange = [name for name in plan.removed_blocks if name not in known]
-    if strange:
-        raise RunError(f"The plan was made for another network: it leaves out {strange[0]!r}, which this one lacks.")
-    return [known[name] for name in plan.removed_blocks]
-
-
-def present(network: "Network", gone: Sequence["Block"]) -> "Network":
-    """The network without blocks."""
-    from profiler.blocks import without_blocks
-
-    return without_blocks(network, gone) if gone else network
 
 
 def predict_at(

@@ -31,7 +31,7 @@ from benchmarks.versus_peers import (
     unpriced,
 )
 from benchmarks.versus_report import make_report
-from benchmarks.versus_search import MARGIN, USED_AT_LEAST, UnreachableError, search
+from benchmarks.versus_search import UnreachableError, search
 from benchmarks.versus_store import (
     Base,
     Key,
@@ -48,6 +48,7 @@ from benchmarks.versus_sweep import Job, Sweep
 from lut.records import MeasureConfig
 from profiler.backends import get_backend
 from profiler.network import Network, analyze
+from pruner.loop import WITHIN
 
 RUNS = "times nodes" in get_backend("onnxruntime").status().abilities
 
@@ -173,8 +174,7 @@ def test_a_search_ends_within_the_aim_and_uses_it() -> None:
 
     for budget in (0.75, 0.5, 0.3):
         found = search(Dial(), measure, budget)
-        aim = (1 - MARGIN) * budget
-        assert USED_AT_LEAST * aim <= found.ratio <= aim
+        assert WITHIN[0] * budget <= found.ratio <= WITHIN[1] * budget
         assert found.trials[-1] == (found.strength, found.ratio)
     assert len(asked) < 24
 
