@@ -247,9 +247,9 @@ class Solution:
 
 def proved_gap(lost: float, bound: float | None) -> float | None:
     """How much less than `lost` could be lost, as a fraction of it; None where a bound says nothing."""
-    if bound is None or (not bound and lost):
-        return None
-    return max(0.0, 1 - bound / lost) if lost > 0 else 0.0
+    if not lost:
+        return 0.0
+    return max(0.0, 1 - bound / lost) if bound else None
 
 
 class Solver(Protocol):
