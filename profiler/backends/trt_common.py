@@ -1,116 +1,22 @@
-"""What classic TensorRT and TensorRT for RTX share: capabilities, building an engine, and reading the compiler's log.
+"""What classic TensorRT and TensorRT for RTX share: building an engine.
 
 The module of the one or the other is an argument everywhere; this file imports neither.
 """
 
 import os
-import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lut.errors import BackendError
-from profiler.backends.interface import BuildReport, BuildSettings, KernelRecord
-
-DEVICES: tuple[tuple[str, str], ...] = (
-    ("RTX PRO 6000 BLACKWELL", "12.0"),
-    ("RTX 5090", "12.0"),
-    ("RTX 5080", "12.0"),
-    ("RTX 5070", "12.0"),
-    ("RTX 5060", "12.0"),
-    ("RTX 5050", "12.0"),
-    ("DGX SPARK", "12.1"),
-    ("GB10", "12.1"),
-    ("RTX 4090", "8.9"),
-    ("RTX 4080", "8.9"),
-    ("RTX 4070", "8.9"),
-    ("RTX 4060", "8.9"),
-    ("RTX 6000 ADA", "8.9"),
-    ("L40", "8.9"),
-    ("L4", "8.9"),
-    ("RTX 3090", "8.6"),
-    ("RTX 3080", "8.6"),
-    ("RTX 3070", "8.6"),
-    ("RTX 3060", "8.6"),
-    ("RTX 3050", "8.6"),
-    ("RTX A6000", "8.6"),
-    ("A40", "8.6"),
-    ("A10", "8.6"),
-    ("A10G", "8.6"),
-    ("A100", "8.0"),
-    ("A30", "8.0"),
-    ("RTX 2080", "7.5"),
-    ("RTX 2070", "7.5"),
-    ("RTX 2060", "7.5"),
-    ("GTX 1660", "7.5"),
-    ("GTX 1650", "7.5"),
-    ("T4", "7.5"),
-    ("H100", "9.0"),
-    ("H200", "9.0"),
-    ("GH200", "9.0"),
-    ("ORIN", "8.7"),
-    ("XAVIER", "7.2"),
-    ("B200", "10.0"),
-    ("THOR", "11.0"),
-)
-"""Words of a device's name, and its compute capability (developer.nvidia.com/cuda-gpus)."""
+from profiler.backends.interface import BuildReport, BuildSettings
+from profiler.backends.trt_log import LogRecord, make_logger, read_kernels, read_memory
 
 MALFORMED = 32
 """`EngineInvalidityDiagnostics.MALFORMED_ENGINE`; without a GPU a good engine is INVALID with no diagnostics."""
 SHOWN_ERRORS = 3
-_MEMORY = {
-    "weights_bytes": "Total Weights Memory",
-    "activation_bytes": "Total Activation Memory",
-    "workspace_bytes": "Max Scratch Memory",
-}
-_KERNEL = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*),", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class LogRecord:
-    """One message of the compiler: its severity's name ("ERROR", "VERBOSE" …) and its text."""
-
-    severity: str
-    text: str
-
-
-def capability_of(device: str) -> str:
-    """Tell the compute capability of a device by its name, such as "GeForce RTX 4090" or "8.6" itself.
-
-    Raises:
-        BackendError: the name is not known.
-    """
-    text = device.strip()
-    if re.fullmatch(r"\d+\.\d+", text):
-        return text
-    plain = re.sub(r"[^A-Z0-9]+", " ", text.upper())
-    plain = re.sub(r"\b(RTX|GTX)(?=[0-9])", r"\1 ", plain)
-    plain = re.sub(r"(?<=[0-9])(TI|SUPER)\b", "", plain)
-    spaced = f" {plain} "
-    for name, capability in DEVICES:
-        if f" {name} " in spaced:
-            return capability
-    known = ", ".join(name for name, _ in DEVICES)
-    raise BackendError(
-        f"The compute capability of {device!r} is not known here. Give it as --compute-capability, e.g. 8.6 "
-        f"(developer.nvidia.com/cuda-gpus lists them). Known by name: {known}."
-    )
-
-
-def make_logger(trt: Any, records: list[LogRecord]) -> Any:
-    """Make a logger that keeps every message, at VERBOSE, and prints none."""
-
-    class Recorder(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            records.append(LogRecord(severity.name, message))
-
-    return Recorder()
 
 
 def build_engine(
@@ -165,33 +71,6 @@ def build_engine(
         warnings=tuple(dict.fromkeys(record.text for record in records if record.severity == "WARNING")),
         max_aux_streams=settings.max_aux_streams,
     )
-
-
-def read_memory(records: Iterable[LogRecord]) -> dict[str, int | None]:
-    """Read the compiler's figures in bytes; the largest of several builds (one a capability), else None."""
-    texts = [record.text for record in records]
-    found: dict[str, int | None] = {}
-    for name, label in _MEMORY.items():
-        pattern = re.compile(rf"{label}: (\d+) bytes")
-        sizes = [int(match[1]) for text in texts for match in pattern.finditer(text)]
-        found[name] = max(sizes, default=None)
-    return found
-
-
-def read_kernels(records: Iterable[LogRecord]) -> tuple[KernelRecord, ...]:
-    """Read the kernels that the compiler lists at the end of a build with detailed verbosity."""
-    listing = "\n".join(record.text for record in records if record.text.startswith("Layers:"))
-    lines = [line for line in listing.splitlines() if line.startswith("Name: ")]
-    kernels = []
-    for line in lines:
-        match = _KERNEL.match(line)
-        if match is None:
-            continue
-        stream = re.search(r"StreamId: (\d+)", line)
-        nodes = dict.fromkeys(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line))
-        number = int(stream[1]) if stream else None
-        kernels.append(KernelRecord(match["name"], match["kind"], tuple(nodes), number))
-    return tuple(kernels)
 
 
 def write_atomically(out: Path, content: Any) -> None:

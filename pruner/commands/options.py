@@ -117,7 +117,7 @@ def capabilities(device: str | None, compute_capability: str | None) -> tuple[st
         return parse_capabilities(compute_capability)
     if device is None:
         return ()
-    from profiler.backends.trt_common import capability_of
+    from profiler.backends.trt_devices import capability_of
 
     return (capability_of(device),)
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from lut.errors import BackendError
-from profiler.backends.trt_common import LogRecord, capability_of, read_kernels, read_memory, write_atomically
+from profiler.backends.trt_common import write_atomically
+from profiler.backends.trt_devices import capability_of
+from profiler.backends.trt_log import LogRecord, read_kernels, read_memory
 
 
 @pytest.mark.parametrize(
