@@ -1,11 +1,10 @@
-"""What this machine is: its processor, and its GPU where there is one (the only file that uses NVML)."""
+"""What this machine's processor is (`profiler/nvml.py` tells its GPU)."""
 
 import os
 import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 PROC_CPUINFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -49,17 +48,6 @@ class CpuFacts:
         return f"{self.model} ({self.cores} core{'s' if self.cores != 1 else ''}, {self.isa})"
 
 
-@dataclass(frozen=True)
-class GpuFacts:
-    """An NVIDIA GPU, as far as NVML tells (much of it does not on a Jetson)."""
-
-    name: str
-    driver: str
-    compute_capability: str | None
-    clock_mhz: float | None
-    power_limit_w: float | None
-
-
 def isa_level(flags: frozenset[str]) -> str:
     """Name the widest instruction set among the processor's flags."""
     return next((level for level, needed in ISA_LEVELS if needed <= flags), "unknown")
@@ -89,42 +77,6 @@ def cpu_clock_mhz() -> float | None:
     lines = (line.partition(":") for line in PROC_CPUINFO.read_text(errors="replace").splitlines())
     clocks = [float(value) for key, _, value in lines if key.strip() == "cpu MHz"]
     return sum(clocks) / len(clocks) if clocks else None
-
-
-def read_gpu(index: int = 0) -> GpuFacts | None:
-    """Tell the NVIDIA GPU of that index, or None where there is no GPU, no driver or no NVML."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        capability = _ask(pynvml, "nvmlDeviceGetCudaComputeCapability", handle)
-        clock = _ask(pynvml, "nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM)
-        power = _ask(pynvml, "nvmlDeviceGetPowerManagementLimit", handle)
-        return GpuFacts(
-            name=str(pynvml.nvmlDeviceGetName(handle)),
-            driver=str(pynvml.nvmlSystemGetDriverVersion()),
-            compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
-            clock_mhz=None if clock is None else float(clock),
-            power_limit_w=None if power is None else power / 1000,
-        )
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _ask(pynvml: Any, function: str, *arguments: Any) -> Any:
-    """Call NVML, with None for what this device does not support."""
-    try:
-        return getattr(pynvml, function)(*arguments)
-    except pynvml.NVMLError:
-        return None
 
 
 def _first_processor(text: str) -> dict[str, str]:

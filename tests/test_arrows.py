@@ -20,7 +20,7 @@ HOMES = {
     "openvino": "profiler/backends/openvino.py",
     "tensorrt": "profiler/backends/tensorrt.py",
     "tensorrt_rtx": "profiler/backends/tensorrt_rtx.py",
-    "pynvml": "profiler/device.py",
+    "pynvml": "profiler/nvml.py",
 }
 """Each runtime and NVML, and the one file that may import it."""
 
@@ -104,7 +104,7 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
         ("pruner/main.py", "import lut\nimport profiler\nfrom pruner.plan import PrunePlan"),
         ("profiler/backends/onnxruntime.py", "import onnxruntime\nfrom profiler.backends import trt_common"),
         ("profiler/backends/tensorrt_rtx.py", "def late():\n    import tensorrt_rtx"),
-        ("profiler/device.py", "import pynvml"),
+        ("profiler/nvml.py", "import pynvml"),
     ],
 )
 def test_a_legal_import_passes(path: str, source: str) -> None:

@@ -15,7 +15,7 @@ from profiler.backends.interface import (
     Settings,
 )
 from profiler.backends.trt_common import build_engine, no_gpu
-from profiler.device import GpuFacts, read_gpu
+from profiler.nvml import GpuFacts, read_gpu
 
 INSTALL = "pip install tensorrt --extra-index-url INDEX (NVIDIA's own; its TensorRT installation guide names it)"
 

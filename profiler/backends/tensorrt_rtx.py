@@ -16,7 +16,7 @@ from profiler.backends.interface import (
     Settings,
 )
 from profiler.backends.trt_common import build_engine, no_gpu
-from profiler.device import read_gpu
+from profiler.nvml import read_gpu
 
 INSTALL = 'pip install "latprune[tensorrt-rtx]"'
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")

@@ -38,8 +38,3 @@ def test_an_arm_processor_is_read_too(monkeypatch: pytest.MonkeyPatch, tmp_path:
     cpu = device.read_cpu()
     assert cpu.isa == "neon-i8mm"
     assert cpu.stepping == "implementer 0x41 part 0xd42"
-
-
-def test_without_nvml_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
-    assert device.read_gpu() is None
