@@ -130,7 +130,7 @@ def summarise(readings: list[GpuReading], seconds: float) -> GpuWindow:
 
 
 def _differences(first: GpuReading, last: GpuReading) -> tuple[tuple[str, float], ...]:
-    """Microseconds between two looks, by reason; a counter that ran backwards tells nothing (the driver was reloaded)."""
+    """Microseconds between two looks, by reason; one that ran backwards tells nothing (the driver was reloaded)."""
     before = dict(first.throttled_ns)
     return tuple(
         (reason, (after - before[reason]) / 1e3)
