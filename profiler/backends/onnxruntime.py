@@ -12,10 +12,11 @@ from lut.records import Attribute, DeviceFingerprint
 from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
 from profiler.backends.onnxruntime_nodes import join_profile, read_kernels
+from profiler.backends.onnxruntime_providers import CPU, Provider, mixed_up, open_session
 from profiler.device import affinity, read_cpu
 
 INSTALL = 'pip install "latprune[onnxruntime]"'
-PROVIDER = "CPUExecutionProvider"
+PROVIDER = CPU.name
 ERRORS_ONLY = 3
 FATAL_ONLY = 4
 RUN_SETTINGS: tuple[Attribute, ...] = (
@@ -46,10 +47,10 @@ class OnnxRuntime:
     def status(self) -> BackendStatus:
         """Whether it can be used here; never raises."""
         try:
-            runtime = _runtime()
+            runtime = import_runtime()
         except BackendError as error:
             return BackendStatus(self.name, False, None, (), str(error))
-        return BackendStatus(self.name, True, str(runtime.__version__), ("measures", "times nodes"))
+        return BackendStatus(self.name, True, str(runtime.__version__), ("measures", "times nodes"), mixed_up())
 
     def fingerprint(self, threads: int) -> DeviceFingerprint:
         """This processor and ONNX Runtime's version and settings."""
@@ -58,7 +59,7 @@ class OnnxRuntime:
         return DeviceFingerprint(
             device=cpu.name,
             runtime=self.name,
-            runtime_version=str(_runtime().__version__),
+            runtime_version=str(import_runtime().__version__),
             threads=threads,
             settings=tuple(sorted(RUN_SETTINGS + extra)),
         )
@@ -87,10 +88,10 @@ class OnnxRuntime:
 class OrtSession:
     """A network loaded, with random inputs bound in place (the same for the same seed)."""
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self._session = _load(path, _options(settings.threads))
+    def __init__(self, path: Path, settings: Settings, provider: Provider = CPU) -> None:
+        self._session = _load(path, _options(settings.threads), provider)
         self._inputs = [(item.name, _dtype(item), _shape(item)) for item in self._session.get_inputs()]
-        self._binding = _bind(self._session, random_inputs(self._inputs, settings.seed))
+        self._binding = _bind(self._session, random_inputs(self._inputs, settings.seed), provider.memory)
 
     def run(self) -> None:
         """Run one inference on the inputs in place."""
@@ -157,6 +158,39 @@ class OrtProfiledSession:
         self._folder.cleanup()
 
 
+class PlainSession:
+    """A model as it stands, with all optimisations off."""
+
+    def __init__(self, model: bytes) -> None:
+        """Load a serialised ONNX model.
+
+        Raises:
+            BackendError: it does not load.
+        """
+        runtime = import_runtime()
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = 1
+        options.log_severity_level = FATAL_ONLY
+        try:
+            self._session = runtime.InferenceSession(model, options, providers=[PROVIDER])
+        except _runtime_errors() as error:
+            raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
+
+    def outputs(self, feeds: Feeds) -> dict[str, Array]:
+        """Run on the inputs given, and return the outputs by name.
+
+        Raises:
+            BackendError: inputs are missing, or the model does not run on them.
+        """
+        named = name_feeds(feeds, [item.name for item in self._session.get_inputs()])
+        names = [item.name for item in self._session.get_outputs()]
+        try:
+            return dict(zip(names, self._session.run(names, named), strict=True))
+        except _runtime_errors() as error:
+            raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
+
+
 def evaluate(model: bytes, inputs: Sequence[Array]) -> dict[str, Array]:
     """Compute a model's outputs as it stands, with all optimisations off.
 
@@ -167,20 +201,15 @@ def evaluate(model: bytes, inputs: Sequence[Array]) -> dict[str, Array]:
     Raises:
         BackendError: the model does not load or run.
     """
-    runtime = _runtime()
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = FATAL_ONLY
-    try:
-        session = runtime.InferenceSession(model, options, providers=[PROVIDER])
-        names = [item.name for item in session.get_outputs()]
-        feeds = {item.name: array for item, array in zip(session.get_inputs(), inputs, strict=True)}
-        return dict(zip(names, session.run(names, feeds), strict=True))
-    except _runtime_errors() as error:
-        raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
+    return PlainSession(model).outputs(inputs)
 
 
-def _runtime() -> Any:
+def import_runtime() -> Any:
+    """Import ONNX Runtime, whichever of its packages is installed.
+
+    Raises:
+        BackendError: none is.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -190,13 +219,13 @@ def _runtime() -> Any:
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises; its own exceptions have no common parent below `Exception`."""
-    state = _runtime().capi.onnxruntime_pybind11_state
+    state = import_runtime().capi.onnxruntime_pybind11_state
     own = [getattr(state, name) for name in dir(state)]
     return (*(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)), RuntimeError, ValueError)
 
 
 def _options(threads: int) -> Any:
-    runtime = _runtime()
+    runtime = import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -216,23 +245,23 @@ def _write_optimised(options: Any, folder: Path) -> Path:
     return path
 
 
-def _load(path: Path, options: Any) -> Any:
+def _load(path: Path, options: Any, provider: Provider = CPU) -> Any:
     if not path.is_file():
         raise BackendError(f"There is no file {path}.")
     try:
-        return _runtime().InferenceSession(str(path), options, providers=[PROVIDER])
+        return open_session(import_runtime(), str(path), options, provider)
     except _runtime_errors() as error:
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
-def _bind(session: Any, feeds: Mapping[str, Array]) -> Any:
+def _bind(session: Any, feeds: Mapping[str, Array], memory: str = CPU.memory) -> Any:
     """Bind inputs once, and outputs to memory that is allocated once, by a first run."""
-    runtime = _runtime()
+    runtime = import_runtime()
     binding = session.io_binding()
     for name, value in feeds.items():
-        binding.bind_ortvalue_input(name, runtime.OrtValue.ortvalue_from_numpy(value))
+        binding.bind_ortvalue_input(name, runtime.OrtValue.ortvalue_from_numpy(value, memory, 0))
     for item in session.get_outputs():
-        binding.bind_output(item.name, "cpu")
+        binding.bind_output(item.name, memory)
     try:
         session.run_with_iobinding(binding)
     except _runtime_errors() as error:

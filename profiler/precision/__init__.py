@@ -1,0 +1,10 @@
+"""A network's ONNX file in the precision that is deployed: fp16, or int8 with what is left in fp32 or fp16.
+
+TensorRT and ONNX Runtime take the precision from the file's own types. The conversions are ONNX Runtime's; which values
+do not fit is found here, on batches, before anything is converted.
+"""
+
+from profiler.precision.convert import PRECISIONS, Converted, Precision, Remainder, convert, to_precision
+from profiler.precision.kept import Kept
+
+__all__ = ["PRECISIONS", "Converted", "Kept", "Precision", "Remainder", "convert", "to_precision"]

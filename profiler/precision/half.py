@@ -1,0 +1,123 @@
+"""From fp32 to fp16 by ONNX Runtime's converter; what does not fit into fp16 stays in fp32, node by node.
+
+The converter itself clips silently. Here weights and the activations on batches are looked at first.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper, version_converter
+
+from lut.errors import BackendError
+from profiler.backends.interface import Array, Feeds
+from profiler.backends.onnxruntime import INSTALL
+from profiler.precision.kept import Kept
+from profiler.precision.ranges import largest_values
+
+LARGEST = 65504.0
+HALF_SCALES = 19
+"""The first operator set in which Q/DQ pairs take fp16 scales."""
+HEADROOM = 2.0
+"""An activation that comes within this factor of fp16's largest value on the batches stays in fp32."""
+
+
+def to_half(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.ModelProto, tuple[Kept, ...]]:
+    """Convert to fp16; inputs and outputs keep their types.
+
+    Args:
+        model: left as it is; nodes without a name get one.
+        batches: where there are none, only weights are looked at.
+
+    Returns:
+        The model, and the nodes that stay in fp32 because of a weight or an activation that does not fit.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, or cannot run the model.
+    """
+    named = _named(_with_half_scales(model))
+    kept = _too_large(named, largest_values(named, batches) if batches else {})
+    converted = _converter()(named, keep_io_types=True, node_block_list=[one.node for one in kept])
+    return _without_detours(converted, {node.name for node in named.graph.node}), kept
+
+
+def _converter() -> Any:
+    try:
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise BackendError(f"Converting to fp16 needs ONNX Runtime ({error}). Install it: {INSTALL}") from error
+    return float16.convert_float_to_float16
+
+
+def _without_detours(model: onnx.ModelProto, own: Set[str]) -> onnx.ModelProto:
+    """Lead a value straight from one fp32 node to the next; the converter's way is through fp16, where it overflows.
+
+    Args:
+        model: changed in place.
+        own: names of the nodes that the converter did not add.
+    """
+    graph = model.graph
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.name not in own}
+    straight: dict[str, str] = {}
+    for name, cast in casts.items():
+        before = casts.get(cast.input[0])
+        if before is not None and _target(cast) == TensorProto.FLOAT and _target(before) == TensorProto.FLOAT16:
+            straight[name] = before.input[0]
+    outputs = {value.name for value in graph.output}
+    for node in graph.node:
+        for number, name in enumerate(node.input):
+            node.input[number] = straight.get(name, name)
+        if node.op_type == "Cast" and node.output[0] in outputs & straight.keys():
+            node.input[0] = straight[node.output[0]]
+    read = {name for node in graph.node for name in node.input} | outputs
+    unread = [node for name, node in casts.items() if name not in read]
+    for node in unread:
+        graph.node.remove(node)
+    return model
+
+
+def _target(cast: onnx.NodeProto) -> int:
+    return int(next(attribute.i for attribute in cast.attribute if attribute.name == "to"))
+
+
+def _too_large(model: onnx.ModelProto, activations: Mapping[str, float]) -> tuple[Kept, ...]:
+    weights = {
+        tensor.name: _largest_finite(numpy_helper.to_array(tensor))
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
+    }
+    kept = []
+    for node in model.graph.node:
+        reasons = [
+            f"its weight {name} reaches {weights[name]:.3g}" for name in node.input if weights.get(name, 0.0) > LARGEST
+        ]
+        reasons += [
+            f"{name} reaches {activations[name]:.3g} on the batches"
+            for name in (*node.input, *node.output)
+            if activations.get(name, 0.0) > LARGEST / HEADROOM
+        ]
+        if reasons:
+            kept.append(Kept(node.name, reasons[0]))
+    return tuple(kept)
+
+
+def _largest_finite(values: Array) -> float:
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max()) if finite.size else 0.0
+
+
+def _with_half_scales(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an operator set whose Q/DQ pairs take fp16 scales."""
+    given = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    if given >= HALF_SCALES or not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        return model
+    return version_converter.convert_version(model, HALF_SCALES)
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for number, node in enumerate(copy.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    return copy

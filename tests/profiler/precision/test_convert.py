@@ -1,0 +1,95 @@
+"""An fp32 file in other precisions: how far the outputs are, and what stays in fp32."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from lut.errors import LatpruneError
+from profiler.backends.interface import Array
+from profiler.precision import convert, to_precision
+from profiler.precision.running import opened
+from tests.profiler.networks import INPUT_SHAPE, write_conv_net
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> onnx.ModelProto:
+    return onnx.load(write_conv_net(tmp_path / "network.onnx"))
+
+
+@pytest.fixture
+def batches() -> list[list[Array]]:
+    generator = np.random.default_rng(5)
+    return [[generator.standard_normal(INPUT_SHAPE).astype(np.float32)] for _ in range(4)]
+
+
+def difference(one: onnx.ModelProto, other: onnx.ModelProto, feeds: list[Array]) -> float:
+    (a,), (b,) = (list(opened(model).outputs(feeds).values()) for model in (one, other))
+    assert np.abs(b).max() > 0
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def weight_types(model: onnx.ModelProto) -> set[int]:
+    return {tensor.data_type for tensor in model.graph.initializer if numpy_helper.to_array(tensor).ndim == 4}
+
+
+def test_fp16_is_close_and_callers_notice_nothing(model: onnx.ModelProto, batches: list[list[Array]]) -> None:
+    half = to_precision(model, "fp16", batches)
+    assert weight_types(half) == {TensorProto.FLOAT16}
+    assert [list(half.graph.input), list(half.graph.output)] == [list(model.graph.input), list(model.graph.output)]
+    assert 0 < difference(half, model, batches[0]) < 5e-3
+
+
+@pytest.mark.parametrize(("remainder", "bias"), [("fp32", TensorProto.FLOAT), ("fp16", TensorProto.FLOAT16)])
+def test_int8_is_calibrated_and_its_remainder_is_what_was_asked_for(
+    model: onnx.ModelProto, batches: list[list[Array]], remainder: str, bias: int
+) -> None:
+    found = convert(model, "int8", batches, remainder=remainder)  # type: ignore[arg-type]
+    assert weight_types(found.model) == {TensorProto.INT8}
+    assert {t.data_type for t in found.model.graph.initializer if t.name.endswith(".bias")} == {bias}
+    assert 0 < difference(found.model, model, batches[0]) < 0.1
+    assert found.remainder == remainder
+
+
+def test_the_model_given_is_left_as_it_was(model: onnx.ModelProto, batches: list[list[Array]]) -> None:
+    before = model.SerializeToString()
+    for precision in ("fp16", "int8"):
+        to_precision(model, precision, batches)  # type: ignore[arg-type]
+    assert model.SerializeToString() == before
+
+
+def test_a_weight_that_fp16_cannot_hold_stays_in_fp32_and_says_so(
+    model: onnx.ModelProto, batches: list[list[Array]]
+) -> None:
+    for name, factor in (("conv2.weight", 1e6), ("conv3.weight", 1e-6)):
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), name))
+    found = convert(model, "fp16", batches)
+    kept = {one.node: one.because for one in found.kept}
+    assert "conv2.weight" in kept["conv2"]
+    assert "conv3" in kept
+    assert "conv1" not in kept
+    assert difference(found.model, model, batches[0]) < 5e-3
+
+
+def test_an_activation_that_overflows_on_the_batches_is_seen(
+    model: onnx.ModelProto, batches: list[list[Array]]
+) -> None:
+    large = [[feeds[0] * np.float32(2e4)] for feeds in batches]
+    blind, seen = convert(model, "fp16"), convert(model, "fp16", large)
+    assert not blind.kept
+    assert any("on the batches" in one.because for one in seen.kept)
+    assert difference(seen.model, model, large[0]) < 5e-3
+
+
+def test_int8_without_batches_and_bf16_are_refused_with_what_to_do(model: onnx.ModelProto) -> None:
+    with pytest.raises(LatpruneError, match="train_batches"):
+        convert(model, "int8")
+    with pytest.raises(LatpruneError, match="--precision fp16"):
+        convert(model, "bf16")
+    with pytest.raises(LatpruneError, match="fp32, fp16"):
+        convert(model, "fp8")  # type: ignore[arg-type]
