@@ -56,7 +56,9 @@ def build_engine(
     configure(config)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BackendError(_build_failure(path, records, settings))
+        failure = _build_failure(path, records, settings)
+        _build_next_to_nothing(trt, configure)
+        raise BackendError(failure)
     _check_engine(trt, logger, engine, path)
     write_atomically(out, engine)
     return BuildReport(
@@ -99,6 +101,20 @@ def _network_flags(trt: Any) -> int:
     """Strong typing; TensorRT 10 is weakly typed without the flag, later ones may not have it any more."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
+
+
+def _build_next_to_nothing(trt: Any, configure: Callable[[Any], None]) -> None:
+    """Build a network of one identity, so that a failure leaves nothing behind.
+
+    What TensorRT for RTX 1.7.1 builds next in the same process is otherwise compiled for the capability that failed,
+    whatever is asked for, and nothing says so.
+    """
+    builder = trt.Builder(make_logger(trt, []))
+    network = builder.create_network(_network_flags(trt))
+    network.mark_output(network.add_identity(network.add_input("x", trt.float32, (1,))).get_output(0))
+    config = builder.create_builder_config()
+    configure(config)
+    builder.build_serialized_network(network, config)
 
 
 def _parse_failure(path: Path, parser: Any) -> str:
