@@ -1,6 +1,7 @@
 """The runtimes that latprune knows; a new one is a file in this folder and one more line in `BACKENDS`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lut.errors import BackendError
 from lut.memory import MemoryRules
@@ -11,12 +12,14 @@ from profiler.backends.interface import (
     BuildReport,
     BuildSettings,
     KernelRecord,
+    KernelTensor,
     NodeTime,
     ProfiledSession,
     Session,
     Settings,
 )
 from profiler.backends.onnxruntime import OnnxRuntime
+from profiler.backends.onnxruntime_gpu import ON_CUDA, ON_TENSORRT
 from profiler.backends.openvino import OpenVino
 from profiler.backends.tensorrt import TensorRt
 from profiler.backends.tensorrt_rtx import TensorRtRtx
@@ -29,20 +32,40 @@ __all__ = [
     "BuildReport",
     "BuildSettings",
     "KernelRecord",
+    "KernelTensor",
     "NodeTime",
     "ProfiledSession",
     "Session",
     "Settings",
     "get_backend",
+    "memory_rules",
     "statuses",
 ]
 
-BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), TensorRt(), TensorRtRtx(), OpenVino())
+BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), ON_CUDA, ON_TENSORRT, TensorRt(), TensorRtRtx(), OpenVino())
 """Each imports its runtime when it is first used, in its own file and nowhere else."""
 
 
 MEMORY: Mapping[str, MemoryRules] = {"tensorrt-rtx": tensorrt_rtx.MEMORY}
 """How runtimes lay out a network's memory, where that was found (docs/memory.md); of others live tensors are summed."""
+
+SHARES: Mapping[str, tuple[float, float]] = {"fp32": (1.0, 1.0), "fp16": (0.5, 0.5), "int8": (0.25, 1.0)}
+"""What is left of fp32's weights and tensors in another precision; an int8 network's tensors stay floats between kernels."""
+
+
+def memory_rules(runtime: str, precision: str = "fp32") -> MemoryRules | None:
+    """How a runtime lays a network out that is compiled in a precision; None where that is not known.
+
+    Args:
+        runtime: name of the backend.
+        precision: sizes of tensors are given as in fp32.
+    """
+    rules = MEMORY.get(runtime)
+    if rules is None or precision not in SHARES:
+        return rules
+    weights, activations = SHARES[precision]
+    return replace(rules, weights_share=weights, activations_share=activations)
+
 
 
 def statuses() -> list[BackendStatus]:

@@ -11,7 +11,14 @@ from lut.errors import BackendError
 from profiler.backends import BACKENDS, Backend, BuildSettings, Settings, get_backend, statuses
 from tests.profiler.networks import INPUT_SHAPE, write_conv_net, write_int_net
 
-MODULES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "openvino": "openvino"}
+MODULES = {
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-cuda": "onnxruntime",
+    "onnxruntime-tensorrt": "onnxruntime",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "openvino": "openvino",
+}
 MEASURING = [backend for backend in BACKENDS if "measures" in backend.status().abilities]
 
 
@@ -29,7 +36,9 @@ def test_every_backend_has_one_status_under_its_name() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(BackendError, match=r"'tflite'.*onnxruntime, tensorrt, tensorrt-rtx, openvino"):
+    with pytest.raises(
+        BackendError, match=r"'tflite'.*onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, "
+    ):
         get_backend("tflite")
 
 
