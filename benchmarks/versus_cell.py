@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,8 @@ def plan_ours(course: Course, places: Places, key: Key) -> Plan:
     task = course.task(lambda: course.unpruned(weights), scoring=True)
     solver = solver_of(key.method)
     assert solver is not None
-    config = PruneConfig(solver=solver, importance="fisher", epochs=0, seed=key.seed, backend=key.runtime)
+    usual = PruneConfig(solver=solver, importance="fisher", epochs=0, seed=key.seed, backend=key.runtime)
+    config = replace(usual, **METHODS[key.method].options)
     with tempfile.TemporaryDirectory(prefix="latprune-") as temporary:
         table = Path(temporary) / "table.db"
         copy_table(places.table(key.network, key.runtime).with_suffix(".db"), table)

@@ -1,6 +1,7 @@
 """The methods of the versus sweep, one line each; `METHODS` is the visible list, in the report's order."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lut.errors import LatpruneError
 from pruner.request import PruneConfig
@@ -17,6 +18,7 @@ class Method:
         title: in the report.
         what: in a sentence.
         solver: of latprune that does the work, or None for a peer that is built in `versus_cell`.
+        options: of `PruneConfig`, where latprune does the work.
         core: whether it is in the core form.
         like: the method whose pruned networks it takes, or None for its own.
     """
@@ -24,6 +26,7 @@ class Method:
     title: str
     what: str
     solver: str | None = None
+    options: Mapping[str, str | bool] = field(default_factory=dict)
     core: bool = True
     like: str | None = None
 
@@ -33,6 +36,20 @@ METHODS = {
         "ours",
         "`pruner.prune`: Fisher scores, the measured table, widths chosen together, the measured loop",
         solver="milp",
+    ),
+    "ours_set": Method(
+        "ours, scored as sets",
+        "ours with `--importance fisher-set`",
+        solver="milp",
+        options={"importance": "fisher-set"},
+        core=False,
+    ),
+    "ours_blocks": Method(
+        "ours, with blocks",
+        "ours with `--blocks`: residual blocks may go wholly",
+        solver="milp",
+        options={"blocks": True},
+        core=False,
     ),
     "knapsack": Method(
         "HALP's knapsack",
@@ -64,6 +81,9 @@ METHODS = {
     ),
 }
 """By the name that `--methods` and files use."""
+
+PEERS = tuple(name for name, method in METHODS.items() if not name.startswith(OURS) and method.like is None)
+"""The methods that ours is to be better than; its own variants and what takes its networks are none."""
 
 
 def solver_of(name: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.fidelity_report import wrapped
 from benchmarks.versus_data import SHIFT
 from benchmarks.versus_figures import Results, Verdict, read_results, speedup
-from benchmarks.versus_methods import METHODS, OURS
+from benchmarks.versus_methods import METHODS, OURS, PEERS
 from benchmarks.versus_networks import NETWORKS, NOT_YET, QUICK
 from benchmarks.versus_plot import draw_curves
 from benchmarks.versus_store import hash_sources
@@ -155,11 +155,11 @@ def _in_short(results: Results, found: Sequence[Verdict]) -> str:
         aim = AIMS.get(method)
         beside = f", where {aim:g} is aimed at" if aim else ""
         lines.append(f"* Speed-up over {METHODS[method].title} at equal accuracy: {median:.2f} as a median{beside}.")
-    peers = [method for method in medians if METHODS[method].like is None]
+    peers = [method for method in medians if method in PEERS]
     if peers:
         best = min(peers, key=lambda method: medians[method])
         lines.append(_best_peer(best, medians[best]))
-    words = [verdict.word for verdict in found]
+    words = [verdict.word for verdict in found if verdict.peer in PEERS]
     told = ", ".join(
         f"{words.count(word)} {name}" for word, name in (("win", "wins"), ("even", "even"), ("loss", "losses"))
     )

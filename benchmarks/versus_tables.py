@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.versus_figures import Point, Results, Verdict, speedup, spread, verdicts
-from benchmarks.versus_methods import METHODS, OURS
+from benchmarks.versus_methods import METHODS, OURS, PEERS
 from benchmarks.versus_networks import NETWORKS
 
 Pair = tuple[str, str]
@@ -153,6 +153,6 @@ def in_words(verdict: Verdict) -> str:
 
 
 def losses(results: Results) -> tuple[list[Verdict], list[str]]:
-    """All verdicts, and the losses in words."""
+    """All verdicts, and the losses to peers in words."""
     found = verdicts(results)
-    return found, [in_words(verdict) for verdict in found if verdict.word == "loss"]
+    return found, [in_words(verdict) for verdict in found if verdict.word == "loss" and verdict.peer in PEERS]
