@@ -1,9 +1,9 @@
 """What memory a network needs at given widths: weights, the peak of live activations, workspace, and traffic."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,32 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class MemoryBound:
+    """What a compiler announces for one network: an ahead-of-time bound, not what the device will allocate.
+
+    Attributes:
+        weights_bytes: of what it made of the parameters.
+        activation_bytes: of the tensors between kernels, with the workspace in it.
+        workspace_bytes: the scratch memory in it, as far as the compiler's rules tell it apart.
+        io_bytes: the network's inputs and outputs: the caller's memory, and in no total.
+    """
+
+    weights_bytes: int
+    activation_bytes: int
+    workspace_bytes: int
+    io_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights and activations, the workspace among them: what `--memory` bounds."""
+        return self.weights_bytes + self.activation_bytes
+
+    def to_json(self) -> dict[str, int]:
+        """The figures as plain JSON, the total too."""
+        return asdict(self) | {"total_bytes": self.total_bytes}
+
+
+@dataclass(frozen=True)
 class MemoryRules:
     """How a runtime lays tensors out in memory; without it they are summed while they live, and nothing else is needed.
 
@@ -61,14 +87,20 @@ class MemoryRules:
         packed: every tensor has a fixed address, and the gaps between them count (`lut.packing`).
         align_bytes: what each tensor is rounded up to.
         workspace_bytes: scratch memory that the runtime holds beside the tensors.
+        weights_share, activations_share: what it holds of the weights' and the tensors' own sizes: half of an fp32
+            network's where it is compiled in fp16.
     """
 
     packed: bool = False
     align_bytes: int = 1
     workspace_bytes: int = 0
+    weights_share: float = 1.0
+    activations_share: float = 1.0
 
     def peak_bytes(self, sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
         """What tensors need that live from their first to their last step, both inclusive."""
+        if self.activations_share != 1.0:
+            sizes = [ceil(size * self.activations_share) for size in sizes]
         rounded = [-(-size // self.align_bytes) * self.align_bytes for size in sizes]
         return packed_bytes(rounded, spans) if self.packed else live_peak(rounded, spans)
 
@@ -102,9 +134,39 @@ class Liveness:
         traffic = weights + 2 * activations.sum(axis=1) + self._borders.at(widths).sum(axis=1)
         workspace = self.rules.workspace_bytes + workspace_bytes
         return [
-            Memory(int(weights[number]), self.rules.peak_bytes(sizes, self.spans), workspace, int(traffic[number]))
+            Memory(
+                ceil(weights[number] * self.rules.weights_share),
+                self.rules.peak_bytes(sizes, self.spans),
+                workspace,
+                int(traffic[number]),
+            )
             for number, sizes in enumerate(activations.tolist())
         ]
+
+    def io_bytes(self, widths: Mapping[str, int]) -> int:
+        """The network's inputs and outputs, which are the caller's memory."""
+        return int(self._borders.at([widths]).sum())
+
+    def learned(self, bounds: Sequence[tuple[Mapping[str, int], MemoryBound]]) -> "Liveness":
+        """The same tensors with their shares corrected by what a compiler said at some widths; the workspace stays.
+
+        Where a share comes out differently from network to network it is the median.
+        """
+        if not bounds:
+            return self
+        said = self.at_many([widths for widths, _ in bounds])
+        weights = [bound.weights_bytes / one.weights_bytes for (_, bound), one in zip(bounds, said, strict=True)]
+        kept = [
+            (bound.activation_bytes - bound.workspace_bytes) / max(1, one.peak_activation_bytes)
+            for (_, bound), one in zip(bounds, said, strict=True)
+        ]
+        rules = replace(
+            self.rules,
+            workspace_bytes=int(np.median([bound.workspace_bytes for _, bound in bounds])),
+            weights_share=self.rules.weights_share * float(np.median(weights)),
+            activations_share=self.rules.activations_share * float(np.median(kept)),
+        )
+        return replace(self, rules=rules)
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:

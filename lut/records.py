@@ -23,6 +23,10 @@ Form = tuple[str, ...]
 """What a runtime made of a unit: its kernels' names, sorted. It depends on the widths, the neighbours' among them."""
 
 
+AHEAD_OF_TIME = "ahead of time"
+"""Stands for the device in the fingerprint of what a compiler says with no such device at hand: memory, and no time."""
+
+
 def canonical_json(value: Any) -> str:
     """Write a value as JSON that is the same on every machine and in every process."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -283,10 +287,12 @@ class NetworkMeasurement:
     Attributes:
         network: hash of the unpruned network's structure and input shapes.
         widths: sorted (group, channels kept) pairs.
-        median_ms: of whole runs; None for a failure.
+        median_ms: of whole runs; None for a failure, and for a network that was compiled ahead of time and never run.
         units_ms: sum of the units' in-place times in the same run, or None where the runtime tells none.
         precision: of the network as a whole ("fp32" …), or None where it was not told.
         forms: (unit, form) pairs: what the runtime made of each unit at these widths; empty where it tells nothing.
+        weights_bytes, activation_bytes, workspace_bytes: as a compiler announces them (the workspace lies inside the
+            activations), else None.
     """
 
     network: str
@@ -300,6 +306,9 @@ class NetworkMeasurement:
     failure: str | None = None
     precision: str | None = None
     forms: tuple[tuple[str, Form], ...] = ()
+    weights_bytes: int | None = None
+    activation_bytes: int | None = None
+    workspace_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -326,7 +335,7 @@ class DeviceFingerprint:
     """Everything about the device and runtime that changes a time. Rows under different fingerprints never mix.
 
     Attributes:
-        device: name of the processor or GPU, with its core count where that matters.
+        device: name of the processor or GPU, with its core count where that matters; `AHEAD_OF_TIME` for none.
         runtime: backend name; `runtime_version` its version.
         compute_capability: "8.6" …, or None where there is none.
         driver: GPU driver, or None.
@@ -350,6 +359,11 @@ class DeviceFingerprint:
     def key(self) -> str:
         """A hash that is stable across restarts."""
         return short_hash(asdict(self))
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether its rows are a compiler's, made with no device at hand: they tell memory and no time."""
+        return self.device == AHEAD_OF_TIME
 
     def differences(self, other: "DeviceFingerprint") -> list[tuple[str, Any, Any]]:
         """Fields that differ, as (field, this one's, the other's)."""

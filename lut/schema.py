@@ -70,13 +70,23 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE networks ADD COLUMN forms TEXT NOT NULL DEFAULT '[]'",
         ),
     ),
+    Migration(
+        "memory_of_networks",
+        tuple(
+            f"ALTER TABLE networks ADD COLUMN {name} INTEGER"
+            for name in ("weights_bytes", "activation_bytes", "workspace_bytes")
+        ),
+    ),
 )
 
 _MEASUREMENT = [
     *("median_ms", "noise", "place", "weights_bytes", "activation_bytes", "workspace_bytes"),
     *("clocks_mhz", "discarded", "failure"),
 ]
-_NETWORK = ["median_ms", "noise", "units_ms", "discarded", "failure", "precision"]
+_NETWORK = [
+    *("median_ms", "noise", "units_ms", "discarded", "failure", "precision"),
+    *("weights_bytes", "activation_bytes", "workspace_bytes"),
+]
 
 
 def migrate(connection: sqlite3.Connection) -> None:

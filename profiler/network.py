@@ -10,7 +10,7 @@ from torch import nn
 from lut.errors import BackendError
 from lut.memory import Liveness, Memory
 from lut.records import ChannelGroup, Unit, full_widths
-from profiler.backends import BACKENDS, MEMORY
+from profiler.backends import BACKENDS, memory_rules
 from profiler.compiled import compiled_liveness
 from profiler.groups import Structure
 from profiler.trace import Trace
@@ -59,8 +59,8 @@ class Network:
         """The unpruned network's widths."""
         return full_widths(self.groups)
 
-    def liveness(self, runtime: str | None = None) -> Liveness:
-        """The network's tensors as a runtime keeps them; where its rules are not known, as they live.
+    def liveness(self, runtime: str | None = None, precision: str = "fp32") -> Liveness:
+        """The network's tensors as a runtime keeps them in a precision; where its rules are not known, as they live.
 
         Raises:
             BackendError: there is no runtime of that name.
@@ -69,7 +69,7 @@ class Network:
             raise BackendError(
                 f"There is no backend called {runtime!r}. These are known: {', '.join(b.name for b in BACKENDS)}."
             )
-        rules = MEMORY.get(runtime or "")
+        rules = memory_rules(runtime or "", precision)
         return self.cut.liveness if rules is None else compiled_liveness(self.structure, rules)
 
     def memory(self, widths: Mapping[str, int], workspace_bytes: int = 0, *, runtime: str | None = None) -> Memory:

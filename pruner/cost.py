@@ -113,8 +113,9 @@ class Memory:
 
     def terms(self) -> Sequence[Term]:
         """A tensor each: weights, then activations (those of a block are counted as if they stayed)."""
-        weights = [_bytes(tensor, tensor.name) for tensor in self._liveness.weights]
-        return [*weights, *(_bytes(tensor) for tensor in self._liveness.activations)]
+        rules = self._liveness.rules
+        weights = [_bytes(tensor, rules.weights_share, tensor.name) for tensor in self._liveness.weights]
+        return [*weights, *(_bytes(tensor, rules.activations_share) for tensor in self._liveness.activations)]
 
     def sums(self) -> Sequence[Sum]:
         """For each step all weights and what is alive then: what packing adds is not in it."""
@@ -132,9 +133,11 @@ class Memory:
         return [Sum((*weights, *tensors), workspace) for tensors in alive]
 
 
-def _bytes(tensor: TensorBytes, owner: str = "") -> Term:
+def _bytes(tensor: TensorBytes, share: float, owner: str = "") -> Term:
+    each = tensor.bytes_each * share
+
     def price(channels: Ints) -> Floats:
-        found: Floats = tensor.bytes_each * channels.prod(axis=1).astype(np.float64)
+        found: Floats = each * channels.prod(axis=1).astype(np.float64)
         return found
 
     return Term(tensor.coordinates, price, owner)

@@ -50,7 +50,7 @@ MEMORY: Mapping[str, MemoryRules] = {"tensorrt-rtx": tensorrt_rtx.MEMORY}
 """How runtimes lay out a network's memory, where that was found (docs/memory.md); of others live tensors are summed."""
 
 SHARES: Mapping[str, tuple[float, float]] = {"fp32": (1.0, 1.0), "fp16": (0.5, 0.5), "int8": (0.25, 1.0)}
-"""What is left of fp32's weights and tensors in another precision; an int8 network's tensors stay floats between kernels."""
+"""What other precisions leave of fp32's weights and tensors; those of an int8 network stay floats between kernels."""
 
 
 def memory_rules(runtime: str, precision: str = "fp32") -> MemoryRules | None:
@@ -65,7 +65,6 @@ def memory_rules(runtime: str, precision: str = "fp32") -> MemoryRules | None:
         return rules
     weights, activations = SHARES[precision]
     return replace(rules, weights_share=weights, activations_share=activations)
-
 
 
 def statuses() -> list[BackendStatus]:
