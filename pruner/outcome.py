@@ -191,6 +191,7 @@ def finish(
         "after": small.to_json(pruned.present, bench.predictor, runtime, pruned.units_gone),
         "metric": next(iter(before["metrics"]), None),
         "seed": config.seed,
+        "task": {"spec": task.spec, "batch": task.batch} if task.spec else None,
         "versions": versions(),
         "fingerprint": bench.table.fingerprint.to_json(),
         "outputs_difference": difference,

@@ -40,7 +40,8 @@ class Task:
         distill: how far the trained network's outputs are from the unpruned one's, called as
             `distill(student_output, teacher_output)`: the sum over samples, or one value a sample.
         batch: how many samples to deploy at once, or None for as many as `example_inputs` gives.
-        source: where the functions come from.
+        source: where the functions come from, as the user knows it.
+        spec: what `load_task` finds it by again from any folder; empty for one that was put together in Python.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Task:
     distill: Callable[[Any, Any], Tensor] | None = None
     batch: int | None = None
     source: str = ""
+    spec: str = ""
 
     def build(self) -> nn.Module:
         """Build the network, in eval mode.
@@ -159,7 +161,8 @@ def load_task(spec: str, *, input_shape: str | Shapes | None = None, batch: int 
         if not callable(function):
             raise TaskError(f"{source.where}: {name} is {_kind(function)}, not a function.")
         functions[name] = _guarded(name, function, source)
-    return Task(source.name, **functions, batch=batch, source=source.where)
+    again = str(source.file) if source.file else source.where
+    return Task(source.name, **functions, batch=batch, source=source.where, spec=again)
 
 
 def _kind(value: Any) -> str:
