@@ -252,7 +252,7 @@ class WorkerClient:
         if reply.get("failure") is not None:
             return BuildReply(None, reply["failure"])
         report = reply["report"]
-        kernels = tuple(KernelRecord(**_frozen(kernel)) for kernel in report.pop("kernels"))
+        kernels = tuple(KernelRecord.from_json(kernel) for kernel in report.pop("kernels"))
         return BuildReply(BuildReport(**_frozen(report), kernels=kernels))
 
     def fingerprint(self, *, timeout_s: float = 60.0) -> DeviceFingerprint:

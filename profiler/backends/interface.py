@@ -94,20 +94,51 @@ class NodeTime:
 
 
 @dataclass(frozen=True)
+class KernelTensor:
+    """A tensor that a kernel reads or writes, as the compiler lists it.
+
+    Attributes:
+        name: the compiler's; of the network's inputs and outputs the ONNX name.
+        shape: as the compiler sees it, padding included.
+        datatype: the compiler's word ("Float", "Half", "Int8" …).
+        format: the layout's short name ("Linear", "NHWC" …), or what stands there where it has none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    format: str
+
+
+@dataclass(frozen=True)
 class KernelRecord:
     """One kernel that a compiler fused, as it lists it (no time: tactics are chosen on the device).
 
     Attributes:
         name: the compiler's.
-        kind: the compiler's layer type.
-        onnx_nodes: names of the ONNX nodes that it became; empty for padding and reformatting.
+        kind: the compiler's layer type ("correlation", "gemm", "kgen" …); "signal" and "wait" keep streams in step.
+        onnx_nodes: names of the ONNX nodes that it became; empty for reformatting.
         stream: the stream it is put on, or None.
+        inputs: activations that it reads.
+        outputs: what it writes.
+        tactic: the compiler's name for its code; a stub where it is chosen on the device.
     """
 
     name: str
     kind: str
     onnx_nodes: tuple[str, ...]
     stream: int | None = None
+    inputs: tuple[KernelTensor, ...] = ()
+    outputs: tuple[KernelTensor, ...] = ()
+    tactic: str = ""
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> "KernelRecord":
+        """Read a record that `dataclasses.asdict` and JSON have taken apart."""
+        plain = dict(record) | {"onnx_nodes": tuple(record["onnx_nodes"])}
+        for side in ("inputs", "outputs"):
+            plain[side] = tuple(KernelTensor(**(tensor | {"shape": tuple(tensor["shape"])})) for tensor in record[side])
+        return KernelRecord(**plain)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from profiler.backends.interface import KernelRecord
+from profiler.backends.interface import KernelRecord, KernelTensor
 
 _MEMORY = {
     "weights_bytes": "Total Weights Memory",
     "activation_bytes": "Total Activation Memory",
     "workspace_bytes": "Max Scratch Memory",
 }
-_KERNEL = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*),", re.MULTILINE)
+_KERNEL = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: (?P<inputs>\[.*?\])"
+    r"(?:, Constants: (?P<constants>\[.*?\]))?, Outputs: (?P<outputs>\[.*?\]), TacticName: (?P<tactic>.*?), "
+    r"StreamId: (?P<stream>\d+)(?:, EventId: \d+)?, Metadata: (?P<metadata>.*)$"
+)
+_TENSOR = re.compile(
+    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[-\d,]*)\].*?, Datatype: (?P<datatype>[^,}]*), "
+    r"Format: (?:\((?P<short>[^)]*)\))?(?P<long>[^{]*?) \}"
+)
+_NODE = re.compile(r"\[ONNX Layer: (.*)\]", re.DOTALL)
+_SEPARATOR = re.compile("[\x1e\x1f]")  # between a kernel's nodes, whose names may hold brackets
+UNREAD = "unread"
+"""The kind of a kernel whose line in the list could not be read; its name is the line's beginning."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,39 @@ def read_memory(records: Iterable[LogRecord]) -> dict[str, int | None]:
 
 
 def read_kernels(records: Iterable[LogRecord]) -> tuple[KernelRecord, ...]:
-    """Read the kernels that the compiler lists at the end of a build with detailed verbosity."""
-    listing = "\n".join(record.text for record in records if record.text.startswith("Layers:"))
-    lines = [line for line in listing.splitlines() if line.startswith("Name: ")]
-    kernels = []
-    for line in lines:
-        match = _KERNEL.match(line)
-        if match is None:
-            continue
-        stream = re.search(r"StreamId: (\d+)", line)
-        nodes = dict.fromkeys(re.findall(r"\[ONNX Layer: ([^\]]*)\]", line))
-        number = int(stream[1]) if stream else None
-        kernels.append(KernelRecord(match["name"], match["kind"], tuple(nodes), number))
-    return tuple(kernels)
+    """Read the kernels that the compiler lists at the end of a build with detailed verbosity.
+
+    A line that reads otherwise than those of known versions is kept as a kernel of the kind `UNREAD`.
+    """
+    listings = [record.text for record in records if record.text.startswith("Layers:")]
+    return tuple(
+        _read_kernel(line) for listing in listings for line in listing.split("\n") if line.startswith("Name: ")
+    )
+
+
+def _read_kernel(line: str) -> KernelRecord:
+    match = _KERNEL.match(line)
+    if match is None:
+        return KernelRecord(line[:200], UNREAD, ())
+    nodes = [found[1] for part in _SEPARATOR.split(match["metadata"]) if (found := _NODE.search(part))]
+    return KernelRecord(
+        name=match["name"],
+        kind=match["kind"],
+        onnx_nodes=tuple(dict.fromkeys(nodes)),
+        stream=int(match["stream"]),
+        inputs=_read_tensors(match["inputs"]),
+        outputs=_read_tensors(match["outputs"]),
+        tactic=match["tactic"],
+    )
+
+
+def _read_tensors(text: str) -> tuple[KernelTensor, ...]:
+    return tuple(
+        KernelTensor(
+            name=match["name"],
+            shape=tuple(int(size) for size in match["shape"].split(",") if size),
+            datatype=match["datatype"],
+            format=match["short"] or match["long"].strip(),
+        )
+        for match in _TENSOR.finditer(text)
+    )

@@ -7,7 +7,7 @@ import pytest
 from lut.errors import BackendError
 from profiler.backends.trt_common import write_atomically
 from profiler.backends.trt_devices import capability_of
-from profiler.backends.trt_log import LogRecord, read_kernels, read_memory
+from profiler.backends.trt_log import LogRecord, read_memory
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,6 @@ def test_memory_is_read_from_the_log_and_missing_figures_stay_missing() -> None:
         LogRecord("INFO", "Max Scratch Memory: 50 bytes"),
     ]
     assert read_memory(records) == {"weights_bytes": None, "activation_bytes": 300, "workspace_bytes": 50}
-
-
-def test_kernels_are_read_with_the_nodes_they_became() -> None:
-    listing = (
-        "Layers:\n"
-        "Name: move, LayerType: kgen, Inputs: [ { Name: x, Format: a } ], StreamId: 0, Metadata: \n"
-        "Name: conv_0, LayerType: correlation, Inputs: [], StreamId: 1, Metadata: [ONNX Layer: a/b][ONNX Layer: c]\n"
-    )
-    move, conv = read_kernels([LogRecord("VERBOSE", listing), LogRecord("VERBOSE", "Layers 3")])
-    assert (move.name, move.kind, move.onnx_nodes, move.stream) == ("move", "kgen", (), 0)
-    assert (conv.name, conv.kind, conv.onnx_nodes, conv.stream) == ("conv_0", "correlation", ("a/b", "c"), 1)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
