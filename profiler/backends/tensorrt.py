@@ -1,5 +1,6 @@
 """Classic TensorRT: builds an engine for the GPU that is here; timing with it is not written yet, and says so."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from profiler.backends.interface import (
     Settings,
 )
 from profiler.backends.trt_common import build_engine, no_gpu
+from profiler.backends.trt_validity import EngineCheck, check_validity
 from profiler.nvml import GpuFacts, read_gpu
 
-INSTALL = "pip install tensorrt --extra-index-url INDEX (NVIDIA's own; its TensorRT installation guide names it)"
+OLDEST, TOO_NEW = (10, 3), (12, 0)
+INSTALL = (
+    "pip install 'tensorrt>=10.3,<12' --extra-index-url INDEX (NVIDIA's own; its TensorRT installation guide names it)"
+)
 
 
 class TensorRt:
@@ -51,6 +56,10 @@ class TensorRt:
     def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
         """Refuse: a table of this runtime cannot be made here yet."""
         raise _refusal(self.name)
+
+    def check_engine(self, path: Path) -> EngineCheck:
+        """Ask the runtime whether it can load an engine."""
+        return check_validity(_runtime(), path)
 
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
         """Compile an ONNX file for the GPU that is here (classic TensorRT times its kernels while it builds).
@@ -98,4 +107,20 @@ def _runtime() -> Any:
             f"TensorRT is not installed, or its libraries are missing ({error}). They come from NVIDIA's own index: "
             f"{INSTALL}"
         ) from error
+    check_version(str(getattr(tensorrt, "__version__", "")))
     return tensorrt
+
+
+def check_version(version: str) -> None:
+    """Refuse a TensorRT that this code was not written for.
+
+    Raises:
+        BackendError: it is older or newer, or has no version (its libraries are not there).
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or not OLDEST <= (int(found[1]), int(found[2])) < TOO_NEW:
+        raise BackendError(
+            f"TensorRT {version or '(which tells no version)'} is not supported; 10.3 (JetPack 6) to 11.x are. "
+            f"Install one of these ({INSTALL}), "
+            "or build engines with --backend tensorrt-rtx."
+        )

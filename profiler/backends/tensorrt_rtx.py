@@ -16,6 +16,7 @@ from profiler.backends.interface import (
     Settings,
 )
 from profiler.backends.trt_common import build_engine, no_gpu
+from profiler.backends.trt_validity import EngineCheck, check_validity
 from profiler.nvml import read_gpu
 
 INSTALL = 'pip install "latprune[tensorrt-rtx]"'
@@ -62,6 +63,10 @@ class TensorRtRtx:
     def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
         """Refuse: a table of this runtime cannot be made here yet."""
         raise self._no_timing()
+
+    def check_engine(self, path: Path) -> EngineCheck:
+        """Ask the runtime whether it can load an engine; a malformed one is found without a GPU."""
+        return check_validity(_runtime(), path)
 
     def build(self, path: Path, out: Path, settings: BuildSettings) -> BuildReport:
         """Compile an ONNX file for the compute capabilities named (several go into one engine).
