@@ -10,7 +10,7 @@ import typer
 
 from lut import BackendError
 from profiler.backends import get_backend
-from pruner.commands.options import BackendName, Batch, Input, Json, Precision, Threads, find_task
+from pruner.commands.options import Batch, Input, Json, Precision, Threads, find_task
 from pruner.commands.output import print_json, results
 from pruner.commands.parsing import OptionError
 from pruner.commands.progress import working
@@ -19,7 +19,9 @@ from pruner.show import format_ms, memory_line
 if TYPE_CHECKING:
     from profiler.progress import Progress
 
-FILES = (".onnx", ".engine", ".plan")
+DEFAULT = "onnxruntime"
+ENGINES = (".engine", ".plan")
+FILES = (".onnx", *ENGINES)
 """Endings of networks in a file; all else that is no directory is a task."""
 
 
@@ -27,7 +29,14 @@ def measure(
     target: Annotated[
         str, typer.Argument(metavar="TASK|RUN/|FILE", help="A task, a run, a .onnx or an .engine.", show_default=False)
     ],
-    backend: BackendName = "onnxruntime",
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            help="The runtime; `latprune backends` lists them [default: onnxruntime; an engine's own].",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = 1,
     precision: Precision = "fp32",
     input: Input = None,
@@ -40,10 +49,17 @@ def measure(
             f"--precision {precision}: networks are measured as they are written, which is fp32 so far.\n"
             "Leave it out; the precision of a FILE stands in the file"
         )
+    path = Path(target)
+    if path.suffix in ENGINES and not path.is_dir():
+        _refuse_inputs(target, input, batch)
+        _measure_engine(path, backend, json)
+        return
+    backend = backend or DEFAULT
     with working() as progress:
         _check_backend(backend)
         from pruner.deploy import measure as run
 
+        _refuse_engine(path)
         with _file(target, input, batch, progress) as path:
             report = run(path, backend=backend, threads=threads, progress=progress)
     found: dict[str, Any] = report.to_json()
@@ -58,6 +74,45 @@ def measure(
         console.print(memory_line(found))
 
 
+def _measure_engine(path: Path, backend: str | None, json: bool) -> None:
+    """Check an engine, run it where there is a GPU, and show how it kept its promises; exit 1 if outputs differ."""
+    with working() as progress:
+        from pruner.engine_file import measure_engine
+
+        report = measure_engine(path, backend=backend, progress=progress)
+    if json:
+        print_json(report.to_json())
+    else:
+        console = results()
+        spread = f"{report.samples} samples, {report.discarded} discarded"
+        console.print(f"{format_ms(report.measured_ms, report.noise)} ({spread}) on {report.backend}", soft_wrap=True)
+        if report.predicted_ms is not None:
+            console.print(f"predicted were {format_ms(report.predicted_ms)}", soft_wrap=True)
+        if report.difference is not None:
+            words = "agree" if report.is_right else "do NOT agree"
+            console.print(f"outputs {words} with the ONNX file's: {report.difference:.2g} apart", soft_wrap=True)
+        for remark in report.remarks:
+            console.print(remark, soft_wrap=True)
+    if not report.is_right:
+        raise typer.Exit(1)
+
+
+def _refuse_engine(path: Path) -> None:
+    """Refuse an engine that is called .onnx."""
+    from profiler.backends.trt_validity import looks_like_engine
+
+    if path.is_file() and path.suffix == ".onnx" and looks_like_engine(path):
+        raise BackendError(
+            f"{path} is an engine, whatever its name. Rename it to end in .engine and give --backend tensorrt-rtx or "
+            "tensorrt."
+        )
+
+
+def _refuse_inputs(target: str, input_text: str | None, batch: int | None) -> None:
+    if input_text is not None or batch is not None:
+        raise OptionError(f"--input and --batch go with a task; {target} has its shapes already.\nLeave them out")
+
+
 def _check_backend(name: str) -> None:
     """Refuse a runtime that cannot measure here, before a network is exported for it."""
     status = get_backend(name).status()
@@ -70,8 +125,7 @@ def _file(target: str, input_text: str | None, batch: int | None, progress: "Pro
     """The target as a path: a run or a file as it is, a task's network written as ONNX for the while."""
     path = Path(target)
     if path.is_dir() or path.suffix in FILES:
-        if input_text is not None or batch is not None:
-            raise OptionError(f"--input and --batch go with a task; {target} has its shapes already.\nLeave them out")
+        _refuse_inputs(target, input_text, batch)
         yield path
         return
     from profiler.export import to_onnx, write_onnx
