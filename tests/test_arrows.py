@@ -16,6 +16,7 @@ AGAINST_THE_ARROWS = {
     "pruner": set[str](),
 }
 HOMES = {
+    "cuda": "profiler/backends/cuda.py",
     "onnxruntime": "profiler/backends/onnxruntime.py",
     "openvino": "profiler/backends/openvino.py",
     "tensorrt": "profiler/backends/tensorrt.py",
@@ -92,6 +93,7 @@ def test_no_import_goes_against_the_arrows() -> None:
         ("profiler/backends/trt_common.py", "import tensorrt"),
         ("profiler/backends/onnxruntime.py", "from openvino import Core"),
         ("profiler/backends/tensorrt.py", "import pynvml"),
+        ("profiler/backends/trt_session.py", "from cuda.bindings import runtime"),
         ("profiler/backends/tensorrt.py", "__import__('tensorrt_rtx')"),
         ("profiler/backends/tensorrt.py", "from . import trt_common"),
         ("profiler/precision/half.py", "import onnxruntime.quantization"),
@@ -110,6 +112,7 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
         ("pruner/main.py", "import lut\nimport profiler\nfrom pruner.plan import PrunePlan"),
         ("profiler/backends/onnxruntime.py", "import onnxruntime\nfrom profiler.backends import trt_common"),
         ("profiler/backends/tensorrt_rtx.py", "def late():\n    import tensorrt_rtx"),
+        ("profiler/backends/cuda.py", "def late():\n    from cuda.bindings import runtime"),
         ("profiler/nvml.py", "import pynvml"),
         ("profiler/precision/quantise.py", "def late():\n    import onnxruntime.quantization"),
     ],

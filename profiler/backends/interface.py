@@ -42,10 +42,15 @@ class Settings:
     Attributes:
         threads: of a CPU runtime.
         seed: of the random inputs.
+        cache: beginning of the paths of caches that a runtime keeps from one process to the next (kernels that it chose
+            or compiled), or None to start anew.
+        cold: whether a GPU's cache is emptied before each launch; elsewhere who measures does that.
     """
 
     threads: int = 1
     seed: int = 0
+    cache: Path | None = None
+    cold: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Classic TensorRT: builds an engine for the GPU that is here; timing with it is not written yet, and says so."""
+"""Classic TensorRT: builds engines for the GPU that is here, runs them, and times them whole and layer by layer.
+
+Its timing has not been run on a GPU yet: docs/unverified.md.
+"""
 
 import re
 from pathlib import Path
@@ -6,20 +9,22 @@ from typing import Any
 
 from lut.errors import BackendError
 from lut.records import DeviceFingerprint
+from profiler.backends.cuda import open_cuda
 from profiler.backends.interface import (
     BackendStatus,
     BuildReport,
     BuildSettings,
     NodeTime,
-    ProfiledSession,
-    Session,
     Settings,
 )
-from profiler.backends.trt_common import build_engine, no_gpu
+from profiler.backends.trt_common import build_engine, no_gpu, write_atomically
+from profiler.backends.trt_opening import Opener
+from profiler.backends.trt_session import EngineSession, ProfiledEngine
 from profiler.backends.trt_validity import EngineCheck, check_validity
 from profiler.nvml import GpuFacts, read_gpu
 
 OLDEST, TOO_NEW = (10, 3), (12, 0)
+TIMING_ITERATIONS = 8
 INSTALL = (
     "pip install 'tensorrt>=10.3,<12' --extra-index-url INDEX (NVIDIA's own; its TensorRT installation guide names it)"
 )
@@ -39,23 +44,27 @@ class TensorRt:
         version = str(trt.__version__)
         if read_gpu() is None:
             return BackendStatus(self.name, True, version, (), str(no_gpu(self.name)))
-        return BackendStatus(self.name, True, version, ("builds",), str(_not_written()))
+        try:
+            open_cuda()
+        except BackendError as error:
+            return BackendStatus(self.name, True, version, ("builds",), str(error))
+        return BackendStatus(self.name, True, version, ("builds", "measures", "times nodes"))
 
     def fingerprint(self, threads: int) -> DeviceFingerprint:
-        """Refuse: nothing can be timed."""
-        raise _refusal(self.name)
+        """This GPU, TensorRT's version, and all settings that change an engine or its times."""
+        return self._opener().fingerprint()
 
-    def open(self, path: Path, settings: Settings) -> Session:
-        """Refuse: nothing can be timed."""
-        raise _refusal(self.name)
+    def open(self, path: Path, settings: Settings) -> EngineSession:
+        """Load an ONNX file (compiled first) or an engine to be timed and run."""
+        return self._opener().open(path, settings)
 
-    def open_profiled(self, path: Path, settings: Settings) -> ProfiledSession:
-        """Refuse: nothing can be timed."""
-        raise _refusal(self.name)
+    def open_profiled(self, path: Path, settings: Settings) -> ProfiledEngine:
+        """Load an ONNX file so that each of its layers is timed."""
+        return self._opener().open_profiled(path, settings)
 
     def kernels(self, path: Path, settings: Settings) -> list[NodeTime]:
-        """Refuse: a table of this runtime cannot be made here yet."""
-        raise _refusal(self.name)
+        """Compile an ONNX file, which takes a while here, and tell its layers without times."""
+        return self._opener().list_nodes(path, settings)
 
     def check_engine(self, path: Path) -> EngineCheck:
         """Ask the runtime whether it can load an engine."""
@@ -67,6 +76,10 @@ class TensorRt:
         Raises:
             BackendError: there is no GPU, it has another compute capability, or the network cannot be read or built.
         """
+        return self._build(path, out, settings, None)
+
+    def _build(self, path: Path, out: Path, settings: BuildSettings, cache: Path | None) -> BuildReport:
+        """Compile, with what was learned of kernels before (`cache`), and keep what is learned now."""
         trt = _runtime()
         gpu = read_gpu()
         if gpu is None:
@@ -75,7 +88,35 @@ class TensorRt:
                 "here. Build there, or with --backend tensorrt-rtx, which needs no GPU."
             )
         _check_here(gpu, settings)
-        return build_engine(trt, path, out, backend=self.name, settings=settings, configure=lambda config: None)
+        configs: list[Any] = []
+
+        def configure(config: Any) -> None:
+            _configure(config)
+            if cache is not None:
+                known = cache.read_bytes() if cache.is_file() else b""
+                if not config.set_timing_cache(config.create_timing_cache(known), False):
+                    config.set_timing_cache(config.create_timing_cache(b""), False)  # of another GPU or version
+            configs.append(config)
+
+        report = build_engine(trt, path, out, backend=self.name, settings=settings, configure=configure)
+        if cache is not None:
+            write_atomically(cache, configs[0].get_timing_cache().serialize())
+        return report
+
+    def _opener(self) -> Opener:
+        trt = _runtime()
+        if read_gpu() is None:
+            raise no_gpu(self.name)
+
+        def build(path: Path, out: Path, cache: Path | None) -> BuildReport:
+            return self._build(path, out, BuildSettings(), cache)
+
+        return Opener(self.name, trt, build, _configure, "trtexec")
+
+
+def _configure(config: Any) -> None:
+    """Time each tactic several times: engines differ less from build to build."""
+    config.avg_timing_iterations = TIMING_ITERATIONS
 
 
 def _check_here(gpu: GpuFacts, settings: BuildSettings) -> None:
@@ -87,17 +128,6 @@ def _check_here(gpu: GpuFacts, settings: BuildSettings) -> None:
         )
 
 
-def _refusal(name: str) -> BackendError:
-    return no_gpu(name) if read_gpu() is None else _not_written()
-
-
-def _not_written() -> BackendError:
-    return BackendError(
-        "Timing with classic TensorRT is not written yet; latprune builds its engines. Time them with "
-        "trtexec --loadEngine=…"
-    )
-
-
 def _runtime() -> Any:
     """Import the package; its libraries, from NVIDIA's own index, may be missing where the bindings are not."""
     try:
@@ -107,7 +137,9 @@ def _runtime() -> Any:
             f"TensorRT is not installed, or its libraries are missing ({error}). They come from NVIDIA's own index: "
             f"{INSTALL}"
         ) from error
-    check_version(str(getattr(tensorrt, "__version__", "")))
+    if not hasattr(tensorrt, "__version__"):  # an empty folder, which is what its type stubs leave
+        raise BackendError(f"TensorRT is not installed, only its type stubs are. Install it: {INSTALL}")
+    check_version(str(tensorrt.__version__))
     return tensorrt
 
 
@@ -115,12 +147,11 @@ def check_version(version: str) -> None:
     """Refuse a TensorRT that this code was not written for.
 
     Raises:
-        BackendError: it is older or newer, or has no version (its libraries are not there).
+        BackendError: it is older or newer, or its version cannot be read.
     """
     found = re.match(r"(\d+)\.(\d+)", version)
     if found is None or not OLDEST <= (int(found[1]), int(found[2])) < TOO_NEW:
         raise BackendError(
-            f"TensorRT {version or '(which tells no version)'} is not supported; 10.3 (JetPack 6) to 11.x are. "
-            f"Install one of these ({INSTALL}), "
-            "or build engines with --backend tensorrt-rtx."
+            f"TensorRT {version or '(whose version is empty)'} is not supported; 10.3 (JetPack 6) to 11.x are. "
+            f"Install one of these ({INSTALL}), or build engines with --backend tensorrt-rtx."
         )

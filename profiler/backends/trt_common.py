@@ -46,13 +46,7 @@ def build_engine(
     if not parser.parse_from_file(str(path)):
         raise BackendError(_parse_failure(path, parser))
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.max_aux_streams = settings.max_aux_streams
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if settings.optimisation_level is not None:
-        config.builder_optimization_level = settings.optimisation_level
-    if settings.workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    pin(trt, config, settings)
     configure(config)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -75,8 +69,33 @@ def build_engine(
     )
 
 
+def pin(trt: Any, config: Any, settings: BuildSettings) -> None:
+    """Set on a builder's configuration what changes an engine."""
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.max_aux_streams = settings.max_aux_streams
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if settings.optimisation_level is not None:
+        config.builder_optimization_level = settings.optimisation_level
+    if settings.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+
+
 def write_atomically(out: Path, content: Any) -> None:
-    """Write a file beside its place and rename it, so that no half of an engine is ever read."""
+    """Write a file beside its place and rename it, so that no half of an engine is ever read.
+
+    Raises:
+        BackendError: there is no room for it, or no leave to write there.
+    """
+    try:
+        _write(out, content)
+    except OSError as error:
+        raise BackendError(
+            f"{out} cannot be written: {error.strerror or error}. It takes {memoryview(content).nbytes} bytes; nothing "
+            "was left there."
+        ) from error
+
+
+def _write(out: Path, content: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
     try:
@@ -132,7 +151,8 @@ def _build_failure(path: Path, records: list[LogRecord], settings: BuildSettings
     if "7.5" in settings.compute_capabilities and any("FP32 GEMM" in text for text in errors):
         message += (
             " — compute capability 7.5 (Turing) has no fp32 matrix product, so a network with a linear layer fails "
-            "there in fp32. Export it in fp16, or build for 8.0 or later."
+            "there in fp32. Export it (latprune export writes linear layers as convolutions there), in fp16 where that "
+            "does not help, or build for 8.0 or later."
         )
     return message
 
