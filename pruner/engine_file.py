@@ -37,6 +37,7 @@ class SideCar:
     predicted_ms: float | None = None
     sha256: str | None = None
     onnx: str | None = None
+    onnx_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,13 @@ def read_side_car(path: Path) -> SideCar | None:
         return None
     try:
         data = json.loads(beside.read_text())
-        told = {name: data.get(name) for name in SideCar.__dataclass_fields__}
-        return SideCar(**told | {"compute_capabilities": tuple(told["compute_capabilities"] or ())})
+        sums = data.get("sha256") or {}
+        return SideCar(
+            **{name: data.get(name) for name in ("backend", "runtime_version", "precision", "predicted_ms", "onnx")},
+            compute_capabilities=tuple(data.get("compute_capabilities") or ()),
+            sha256=sums.get("file"),
+            onnx_sha256=sums.get("onnx"),
+        )
     except (ValueError, TypeError, AttributeError) as error:
         raise LatpruneError(f"{beside} is damaged ({error}). Export the engine again, or remove it.") from error
 
@@ -224,6 +230,8 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
         source = path.with_name((car.onnx if car is not None else None) or MODEL)
         if not source.is_file():
             return _not_compared(report, f"there is no {source.name} beside it")
+        if car is not None and car.onnx_sha256 not in (None, hash_file(source)):
+            return _not_compared(report, f"{source.name} beside it is not the file that it was built from")
         feeds = random_feeds(source)
         outputs = client.outputs(path, feeds)
     if outputs.failure is not None:

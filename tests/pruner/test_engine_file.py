@@ -54,7 +54,7 @@ def describe(path: Path, **other: Any) -> None:
         "compute_capabilities": ["8.6"],
         "precision": "fp32",
         "predicted_ms": 0.5,
-        "sha256": hash_file(path),
+        "sha256": {"file": hash_file(path), "onnx": hash_file(path.with_name("model.onnx"))},
         "onnx": "model.onnx",
     }
     path.with_name(path.name + ".json").write_text(json.dumps(told | other))
@@ -196,6 +196,14 @@ def test_what_cannot_be_compared_is_said(engine: Path) -> None:
     assert report.difference is None
     assert report.to_json()["outputs_agree"] is None
     assert "no model.onnx beside it: its outputs were not compared" in report.remarks[0]
+
+
+@pytest.mark.usefixtures("machine")
+def test_another_onnx_file_is_not_compared_with(engine: Path) -> None:
+    write_conv_net(engine.with_name("model.onnx"), (8, 8), linear=False)
+    report = measure_engine(engine, gpu=lambda: GPU)
+    assert report.difference is None
+    assert "not the file that it was built from" in report.remarks[0]
 
 
 def test_a_failure_on_the_gpu_is_said(engine: Path, machine: type[Machine], monkeypatch: pytest.MonkeyPatch) -> None:

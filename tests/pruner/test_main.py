@@ -214,7 +214,7 @@ def test_our_own_bug_keeps_its_traceback(pruning: Callable[[Answer], list[dict[s
         ("prune net.py --table t.db --out run --budget 8ms --rounds 0", "--rounds"),
         ("profile net.py --table t.db --precision int8", "fp32"),
         ("measure net.onnx", "net.onnx"),
-        ("measure net.py --backend abacus", "onnxruntime, tensorrt"),
+        ("measure net.py --backend abacus", "onnxruntime, onnxruntime-cuda"),
         ("measure . --batch 4", "--batch"),
         ("export run --backend tensorrt-rtx --compute-capability 86", "8.6"),
         ("export run --backend tensorrt-rtx --device abacus", "--compute-capability"),
@@ -270,8 +270,18 @@ def test_export_hands_on_the_capability_and_tells_what_was_built(monkeypatch: py
             return {
                 "path": "run/a.engine",
                 "backend": "tensorrt-rtx",
-                "precision": "fp32",
-                "compute_capabilities": ("8.9",),
+                "precision": "int8",
+                "remainder": "fp16",
+                "compute_capabilities": ("8.9", "8.6"),
+                "io_bytes": 2_500_000,
+                "accuracy": {
+                    "before": {"top1": 0.9},
+                    "after": {"top1": 0.8},
+                    "difference": 0.3,
+                    "compared_on": "batches",
+                },
+                "kept_fp32": [{"node": "wide", "because": "it reaches 7e4"}],
+                "notes": ["A note."],
                 "file_bytes": 2_000_000,
                 "seconds": 1.5,
                 "kernels": 7,
@@ -284,14 +294,28 @@ def test_export_hands_on_the_capability_and_tells_what_was_built(monkeypatch: py
         return Report()
 
     install(monkeypatch, "pruner.deploy", export_run=export_run)
-    done = call("export", "run", "--backend", "tensorrt-rtx", "--device", "RTX 4090")
+    command = ["export", "run", "--backend", "tensorrt-rtx"]
+    done = call(*command, "--device", "RTX 4090", "--device", "RTX 3090", "--precision", "int8")
     assert done.exit_code == 0, done.output
-    assert calls[0]["compute_capabilities"] == ("8.9",)
-    assert "run/a.engine" in done.stdout
-    for part in ("8.9", "2.00 MB", "1.50 MB", "ahead of time", "[slow]"):
+    assert calls[0]["config"].compute_capabilities == ("8.9", "8.6")
+    assert calls[0]["config"].precision == "int8"
+    for part in (
+        "run/a.engine",
+        "8.9",
+        "2.00 MB",
+        "1.50 MB",
+        "ahead of time",
+        "[slow]",
+        "0.8",
+        "0.9",
+        "wide",
+        "A note.",
+    ):
         assert part in done.stdout
-    call("export", "run", "--backend", "tensorrt-rtx")
-    assert "compute_capabilities" not in calls[1]
+    call(*command, "--compute-capability", "8.6,8.9", "--compute-capability", "7.5")
+    assert calls[1]["config"].compute_capabilities == ("8.6", "8.9", "7.5")
+    for wrong in (["--precision", "fp8"], ["--remainder", "fp16"], ["--device", "T4", "--compute-capability", "7.5"]):
+        assert call(*command, *wrong).exit_code == 2
 
 
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
