@@ -64,6 +64,7 @@ def convert_run(
     compute_capabilities: tuple[str, ...] = (),
     task: Task | None = None,
     accuracy: bool = True,
+    optimised: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert a finished run's network, and compare it with what it was.
@@ -76,6 +77,7 @@ def convert_run(
         compute_capabilities: what an engine is to be built for.
         task: whose batches and `evaluate` are used; None for the one that the run tells.
         accuracy: whether to evaluate.
+        optimised: whether ONNX Runtime runs the file as it will when it is deployed with it; else as it stands.
         progress: told of each step.
 
     Raises:
@@ -87,9 +89,7 @@ def convert_run(
     if remainder is None:
         remainder = "fp16" if lacking and precision == "int8" else "fp32"
         if remainder == "fp16":
-            notes.append(
-                f"What is not quantised runs in fp16: {lacking[0]} has no fp32 matrix product."
-            )
+            notes.append(f"What is not quantised runs in fp16: {lacking[0]} has no fp32 matrix product.")
     if lacking and precision == "fp32":
         source, rewritten, left = linear_as_convolution(source)
         if left:
@@ -111,11 +111,11 @@ def convert_run(
     notes += job.notes
     converted = convert(source, precision, feeds, remainder=remainder)
     progress(Event(STAGE, 1, 2, "compare"))
-    difference = _difference(source, converted.model, feeds[:COMPARED], notes)
+    difference = _difference(source, converted.model, feeds[:COMPARED], notes, optimised=optimised)
     before = after = None
     if accuracy:
         job.notes.clear()
-        before, after = job.figures(converted.model)
+        before, after = job.figures(converted.model, optimised=optimised)
         notes += job.notes
     else:
         notes.append("Accuracy was not measured: --no-accuracy.")
@@ -150,12 +150,14 @@ class _Judge:
         ]
         return [random_inputs(wanted, seed) for seed in range(COMPARED)], "random inputs"
 
-    def figures(self, file: onnx.ModelProto) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
+    def figures(
+        self, file: onnx.ModelProto, *, optimised: bool
+    ) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
         """The task's figures before and after, as far as they can be had."""
         try:
             task, model = self._found(), self._pruned()
             before = _recorded(self._run) or evaluate(task, model)
-            return before, evaluate_file(task, model, file, opened(file))
+            return before, evaluate_file(task, model, file, opened(file, optimised=optimised))
         except LatpruneError as error:
             self.notes.append(f"Accuracy was not measured. {error}")
             return None, None
@@ -186,7 +188,12 @@ def _recorded(run: Path) -> Mapping[str, float] | None:
 
 
 def _difference(
-    source: onnx.ModelProto, model: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]], notes: list[str]
+    source: onnx.ModelProto,
+    model: onnx.ModelProto,
+    feeds: Sequence[Mapping[str, Array]],
+    notes: list[str],
+    *,
+    optimised: bool,
 ) -> float | None:
     """The largest difference over some runs.
 
@@ -194,7 +201,7 @@ def _difference(
         LatpruneError: an output is not finite where the fp32 network's is.
     """
     try:
-        one, other = opened(source), opened(model)
+        one, other = opened(source), opened(model, optimised=optimised)
         pairs = [(list(one.outputs(feed).values()), list(other.outputs(feed).values())) for feed in feeds]
     except BackendError as error:
         notes.append(f"Outputs were not compared. {error}")

@@ -2,7 +2,9 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,21 @@ from lut.memory import Memory
 from lut.records import MeasureConfig
 from profiler.backends import MEMORY, get_backend
 from profiler.backends.interface import BuildSettings
+from profiler.backends.tensorrt_rtx import check_capability
 from profiler.graph_memory import graph_memory
+from profiler.precision import Precision, Remainder
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.atomic import write_text
+from pruner.conversion import Conversion, convert_run
 from pruner.runstate import is_unfinished, register_file
+from pruner.sidecar import describe, hash_file, needs
+from pruner.staging import Staged
+from pruner.task import Task
 
 MODEL = "model.onnx"
+TARGETS: Mapping[str, Callable[[str], None]] = {"tensorrt-rtx": check_capability}
+"""What refuses a compute capability that a compiler cannot build for, before anything else is done."""
 CAREFULLY = MeasureConfig(warmup_s=0.2, min_time_s=1.0, max_time_s=10.0, min_samples=60, noise_target=0.004)
 """How a figure that is reported is measured."""
 
@@ -30,32 +40,45 @@ class ExportReport:
 
     Attributes:
         path: of the engine or ONNX file.
-        backend, precision, compute_capabilities: what it was made for.
+        backend, compute_capabilities: what it was made for.
+        conversion: its precision, and what that costs.
+        onnx: the ONNX file that an engine was built from.
         weights_bytes, activation_bytes, workspace_bytes: the compiler's ahead-of-time bound (workspace lies inside
             activation); None where the runtime tells none.
         file_bytes: size of the file.
         seconds: of the build.
         kernels: how many kernels the network became.
         warnings: the compiler's.
+        sidecar: what the JSON file beside it says besides.
     """
 
     path: Path
     backend: str
-    precision: str
-    compute_capabilities: tuple[str, ...]
-    weights_bytes: int | None
-    activation_bytes: int | None
-    workspace_bytes: int | None
-    file_bytes: int
-    seconds: float
-    kernels: int
+    conversion: Conversion
+    compute_capabilities: tuple[str, ...] = ()
+    onnx: Path | None = None
+    weights_bytes: int | None = None
+    activation_bytes: int | None = None
+    workspace_bytes: int | None = None
+    file_bytes: int = 0
+    seconds: float = 0.0
+    kernels: int = 0
     warnings: tuple[str, ...] = ()
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON; the memory is named as the bound that it is."""
-        data = asdict(self) | {"path": str(self.path)}
-        bound = {key: data.pop(key) for key in ("weights_bytes", "activation_bytes", "workspace_bytes")}
-        return data | {"ahead_of_time_bound": bound}
+        sizes = ("weights_bytes", "activation_bytes", "workspace_bytes")
+        plain = ("backend", "file_bytes", "seconds", "kernels")
+        return {
+            "path": str(self.path),
+            **{name: getattr(self, name) for name in plain},
+            "compute_capabilities": list(self.compute_capabilities),
+            "warnings": list(self.warnings),
+            "onnx": self.onnx.name if self.onnx else None,
+            "ahead_of_time_bound": {name: getattr(self, name) for name in sizes},
+            **self.sidecar,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,94 +120,124 @@ def run_model(run: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class ExportConfig:
+    """How to deploy a run.
+
+    Attributes:
+        precision: "fp32", "fp16" or "int8".
+        remainder: of int8, what runs where nothing is quantised; None for fp32, or fp16 where a target needs it.
+        compute_capabilities: that an engine is built for.
+        task: whose batches and `evaluate` are used; None for the one that the run tells.
+        accuracy: whether the task's `evaluate` judges the converted file.
+    """
+
+    precision: Precision = "fp32"
+    remainder: Remainder | None = None
+    compute_capabilities: tuple[str, ...] = ("8.6",)
+    task: Task | None = None
+    accuracy: bool = True
+
+
 def export_run(
     run: Path,
     *,
     backend: str,
-    precision: str = "fp32",
-    compute_capabilities: tuple[str, ...] = ("8.6",),
+    config: ExportConfig | None = None,
     out: Path | None = None,
     progress: Progress = silent,
 ) -> ExportReport:
-    """Write what is deployed of a finished run: an engine, or a copy of the ONNX file where the runtime runs ONNX.
+    """Write what is deployed of a finished run: an engine, or an ONNX file where the runtime runs ONNX.
 
-    A side-car JSON of the same name tells what the file needs.
+    Beside it stand a JSON of the same name that tells what the file needs, and the ONNX file that an engine was built
+    from, where that is not the run's own. All are written, or none.
 
     Raises:
-        RunError: the run is not finished.
+        RunError: the run is not finished, or the files cannot be written.
         BackendError: the runtime is missing, or cannot build this network for that target.
-        LatpruneError: a precision other than fp32.
+        LatpruneError: the network cannot be converted to that precision.
     """
+    config = config or ExportConfig()
     source = run_model(run)
-    if precision != "fp32":
-        raise LatpruneError(f"Precision {precision} cannot be exported yet; fp32 can.")
     runtime = get_backend(backend)
     status = runtime.status()
     if not status.installed:
         raise BackendError(status.why_not or f"The backend {backend} is not installed.")
     builds = "builds" in status.abilities
-    target = out or (
-        run / f"model-{'-'.join(f'cc{c}' for c in compute_capabilities)}.engine" if builds else run / "deploy.onnx"
-    )
+    for capability in config.compute_capabilities if backend in TARGETS else ():
+        TARGETS[backend](capability)
+    target = out or run / _file_name(config, builds)
     if not target.parent.is_dir():
         raise LatpruneError(f"There is no folder {target.parent} to write {target.name} into.")
-    if not builds:
-        shutil.copyfile(source, target)
-        report = ExportReport(target, backend, precision, (), None, None, None, target.stat().st_size, 0.0, 0)
-    else:
-        progress(Event("build the engine", 0, 1, f"for compute capability {', '.join(compute_capabilities)}"))
-        with WorkerClient(backend) as client:
-            reply = client.build(source, target, BuildSettings(compute_capabilities))
-        if reply.report is None:
-            raise BackendError(f"{backend} cannot build the engine: {reply.failure}")
-        built = reply.report
-        progress(Event("build the engine", 1, 1))
-        report = ExportReport(
-            path=target,
-            backend=backend,
-            precision=precision,
-            compute_capabilities=tuple(built.compute_capabilities),
-            weights_bytes=built.weights_bytes,
-            activation_bytes=built.activation_bytes,
-            workspace_bytes=built.workspace_bytes,
-            file_bytes=built.engine_bytes,
-            seconds=built.seconds,
-            kernels=len(built.kernels),
-            warnings=tuple(built.warnings),
-        )
-    _write_sidecar(run, source, report, status.version)
+    model = onnx.load(source)
+    conversion = convert_run(
+        run,
+        model,
+        config.precision,
+        remainder=config.remainder,
+        compute_capabilities=config.compute_capabilities if builds else (),
+        task=config.task,
+        accuracy=config.accuracy,
+        optimised=backend == "onnxruntime",
+        progress=progress,
+    )
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+            staged = Staged(Path(folder), target)
+            changed = conversion.converted.model != model
+            file = staged.write_onnx(conversion.converted.model) if changed else source
+            report = ExportReport(target, backend, conversion)
+            if builds:
+                report = _built(staged, file, report, config, progress)
+                report = replace(report, onnx=staged.beside if changed else source)
+            else:
+                shutil.copyfile(file, staged.file)
+            report = replace(
+                report,
+                file_bytes=staged.file.stat().st_size,
+                sidecar=describe(run, conversion.converted.model, conversion)
+                | {
+                    "runtime_version": status.version,
+                    "needs": needs(backend, status.version, report.compute_capabilities),
+                }
+                | {"sha256": {"file": hash_file(staged.file), "onnx": hash_file(file)}},
+            )
+            write_text(staged.json, json.dumps(report.to_json(), indent=2) + "\n")
+            names = staged.put()
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
     if target.parent.resolve() == run.resolve():
-        for name in (target.name, f"{target.name}.json"):
+        for name in names:
             register_file(run, name)
     return report
 
 
-def _write_sidecar(run: Path, source: Path, report: ExportReport, version: str | None) -> None:
-    model = onnx.load(source, load_external_data=False)
+def _file_name(config: ExportConfig, builds: bool) -> str:
+    precision = "" if config.precision == "fp32" else f"-{config.precision}"
+    if not builds:
+        return f"deploy{precision}.onnx"
+    return f"model-{'-'.join(f'cc{one}' for one in config.compute_capabilities)}{precision}.engine"
 
-    def describe(values: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": value.name,
-                "type": onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
-                "shape": [dim.dim_value for dim in value.type.tensor_type.shape.dim],
-            }
-            for value in values
-        ]
 
-    written = run / "result.json"
-    result = json.loads(written.read_text()) if written.is_file() else {}
-    after = result.get("after", {})
-    data = report.to_json() | {
-        "runtime_version": version,
-        "inputs": describe(model.graph.input),
-        "outputs": describe(model.graph.output),
-        "predicted_ms": after.get("predicted_ms"),
-        "measured_ms": after.get("measured_ms"),
-        "measured_with": result.get("fingerprint"),
-    }
-    target = report.path.with_name(report.path.name + ".json")
-    write_text(target, json.dumps(data, indent=2) + "\n")
+def _built(staged: Staged, file: Path, report: ExportReport, config: ExportConfig, progress: Progress) -> ExportReport:
+    targets = config.compute_capabilities
+    progress(Event("build the engine", 0, 1, f"for compute capability {', '.join(targets)}"))
+    with WorkerClient(report.backend) as client:
+        reply = client.build(file, staged.file, BuildSettings(targets))
+    if reply.report is None:
+        raise BackendError(f"{report.backend} cannot build the engine: {reply.failure}")
+    built = reply.report
+    progress(Event("build the engine", 1, 1))
+    return replace(
+        report,
+        compute_capabilities=tuple(built.compute_capabilities),
+        weights_bytes=built.weights_bytes,
+        activation_bytes=built.activation_bytes,
+        workspace_bytes=built.workspace_bytes,
+        seconds=built.seconds,
+        kernels=len(built.kernels),
+        warnings=tuple(built.warnings),
+    )
 
 
 def measure(

@@ -13,7 +13,7 @@ from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
 from profiler.backends.onnxruntime_nodes import join_profile, read_kernels
 from profiler.backends.onnxruntime_providers import CPU, Provider, mixed_up, open_session
-from profiler.device import affinity, read_cpu
+from profiler.device import affinity, read_cpu, usable_cores
 
 INSTALL = 'pip install "latprune[onnxruntime]"'
 PROVIDER = CPU.name
@@ -159,9 +159,9 @@ class OrtProfiledSession:
 
 
 class PlainSession:
-    """A model as it stands, with all optimisations off."""
+    """A model as it stands, with all optimisations off unless they are asked for; nothing is timed."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, *, optimised: bool = False) -> None:
         """Load a serialised ONNX model.
 
         Raises:
@@ -169,8 +169,9 @@ class PlainSession:
         """
         runtime = import_runtime()
         options = runtime.SessionOptions()
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = 1
+        if not optimised:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = usable_cores()
         options.log_severity_level = FATAL_ONLY
         try:
             self._session = runtime.InferenceSession(model, options, providers=[PROVIDER])

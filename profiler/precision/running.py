@@ -10,10 +10,10 @@ import onnx
 from profiler.backends.onnxruntime import PlainSession
 
 
-def opened(model: onnx.ModelProto) -> PlainSession:
-    """Load a model.
+def opened(model: onnx.ModelProto, *, optimised: bool = False) -> PlainSession:
+    """Load a model; `optimised` for what ONNX Runtime makes of it where it is deployed with it.
 
     Raises:
         BackendError: ONNX Runtime is missing, or has no kernel for one of the nodes.
     """
-    return PlainSession(model.SerializeToString())
+    return PlainSession(model.SerializeToString(), optimised=optimised)

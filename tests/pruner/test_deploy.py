@@ -5,7 +5,7 @@ import pytest
 
 from lut import BackendError, LatpruneError, RunError
 from profiler.backends import get_backend
-from pruner.deploy import export_run, measure
+from pruner.deploy import ExportConfig, export_run, measure
 from tests.profiler.networks import write_conv_net
 
 RTX = pytest.mark.skipif(not get_backend("tensorrt-rtx").status().installed, reason="tensorrt-rtx is not installed")
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Path:
 
 @RTX
 def test_an_engine_is_built_without_a_gpu_and_says_what_it_needs(run: Path) -> None:
-    report = export_run(run, backend="tensorrt-rtx", compute_capabilities=("8.6",))
+    report = export_run(run, backend="tensorrt-rtx", config=ExportConfig(compute_capabilities=("8.6",)))
     assert report.path.stat().st_size == report.file_bytes > 0
     sidecar = json.loads(report.path.with_name(report.path.name + ".json").read_text())
     assert sidecar["inputs"] == [{"name": "x", "type": "float", "shape": [1, 3, 16, 16]}]
@@ -35,7 +35,7 @@ def test_an_engine_is_built_without_a_gpu_and_says_what_it_needs(run: Path) -> N
 @RTX
 def test_a_capability_that_cannot_be_compiled_for_is_refused_and_leaves_no_file(run: Path) -> None:
     with pytest.raises(LatpruneError, match=r"8\.7"):
-        export_run(run, backend="tensorrt-rtx", compute_capabilities=("8.7",))
+        export_run(run, backend="tensorrt-rtx", config=ExportConfig(compute_capabilities=("8.7",)))
     assert sorted(path.name for path in run.iterdir()) == ["model.onnx", "result.json"]
 
 

@@ -265,6 +265,10 @@ def test_normalize_is_refused_for_a_solver_that_does_not_rank_by_a_ratio(
 def test_export_hands_on_the_capability_and_tells_what_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
+    class ExportConfig:
+        def __init__(self, **given: Any) -> None:
+            vars(self).update(given)
+
     class Report:
         def to_json(self) -> dict[str, Any]:
             return {
@@ -293,7 +297,7 @@ def test_export_hands_on_the_capability_and_tells_what_was_built(monkeypatch: py
         calls.append(more)
         return Report()
 
-    install(monkeypatch, "pruner.deploy", export_run=export_run)
+    install(monkeypatch, "pruner.deploy", export_run=export_run, ExportConfig=ExportConfig)
     command = ["export", "run", "--backend", "tensorrt-rtx"]
     done = call(*command, "--device", "RTX 4090", "--device", "RTX 3090", "--precision", "int8")
     assert done.exit_code == 0, done.output
