@@ -1,0 +1,160 @@
+"""What a compiler did with each node of an ONNX graph: a kernel, or a rule that says why it needs none.
+
+What neither has a kernel nor falls under a rule is unaccounted for, and is named.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import onnx
+
+Rule = Literal["serves no output", "constant", "shape", "merged with its double", "view", "moved in place"]
+"""Why a node has no kernel.
+
+serves no output: nothing that leaves the network depends on it.
+constant: computed from weights and constants alone, once, while building.
+shape: computes sizes, which are known while building.
+merged with its double: another node computes the same from the same.
+view: the same elements in the same order under other sizes.
+moved in place: only moves elements; the kernels beside it write or read them where they belong.
+"""
+VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Dropout".split())
+MOVES = frozenset("Transpose Expand Concat Split Slice".split())
+SIZES = frozenset("Shape Size".split())
+
+
+def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a printable name of its own; names that serve already stay.
+
+    A compiler tells nodes by name, and calls those that have none or share one as it likes.
+    """
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    counts = Counter(node.name for node in model.graph.node)
+    taken = set(counts)
+    for number, node in enumerate(named.graph.node):
+        if node.name and node.name.isprintable() and counts[node.name] == 1:
+            continue
+        name = f"{node.op_type}_{number}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        node.name = name
+    return named
+
+
+def node_fates(graph: onnx.GraphProto, covered: Collection[str]) -> dict[str, Rule | None]:
+    """Tell of each node without a kernel which rule explains that, or None.
+
+    Args:
+        graph: whose nodes have names of their own.
+        covered: names of the nodes that kernels say they became.
+    """
+    return _Accountant(graph, covered).fates()
+
+
+class _Accountant:
+    def __init__(self, graph: onnx.GraphProto, covered: Collection[str]) -> None:
+        self.graph = graph
+        self.covered = frozenset(covered)
+        self.maker = {name: node for node in graph.node for name in node.output if name}
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            for name in node.input:
+                self.readers[name].append(node)
+        self.leaving = {value.name for value in graph.output}
+        self.constants = constant_values(graph)
+        self.sizes = self._size_values()
+        self.alive = self._alive()
+        self.above: dict[str, bool] = {}
+        self.below: dict[str, bool] = {}
+
+    def fates(self) -> dict[str, Rule | None]:
+        doubles: dict[bytes, list[str]] = defaultdict(list)
+        for node in self.graph.node:
+            doubles[_signature(node)].append(node.name)
+        for node in self.graph.node:
+            self.above[node.name] = self._is_moved(node) and all(map(self._comes, self._data(node)))
+        for node in reversed(self.graph.node):
+            self.below[node.name] = self._is_moved(node) and all(map(self._goes, node.output))
+        return {
+            node.name: self._rule(node, doubles[_signature(node)])
+            for node in self.graph.node
+            if node.name not in self.covered
+        }
+
+    def _rule(self, node: onnx.NodeProto, doubles: list[str]) -> Rule | None:
+        if not self.alive & set(node.output):
+            return "serves no output"
+        if set(node.output) <= self.constants:
+            return "constant"
+        if set(node.output) <= self.sizes:
+            return "shape"
+        if self.covered & set(doubles):
+            return "merged with its double"
+        if self.above[node.name] and self.below[node.name]:
+            return "view" if node.op_type in VIEWS else "moved in place"
+        return None
+
+    def _data(self, node: onnx.NodeProto) -> list[str]:
+        return [name for name in node.input if name and name not in self.constants and name not in self.sizes]
+
+    def _is_moved(self, node: onnx.NodeProto) -> bool:
+        return node.name not in self.covered and node.op_type in VIEWS | MOVES
+
+    def _comes(self, value: str) -> bool:
+        """Whether a value enters the network, or a kernel makes it and only moves lie between."""
+        made = self.maker.get(value)
+        return made is None or made.name in self.covered or self.above.get(made.name, False)
+
+    def _goes(self, value: str) -> bool:
+        """Whether a value leaves the network, or kernels read it and only moves lie between."""
+        if value in self.leaving:
+            return True
+        readers = [node for node in self.readers[value] if self.alive & set(node.output)]
+        return all(node.name in self.covered or self.below.get(node.name, False) for node in readers)
+
+    def _size_values(self) -> frozenset[str]:
+        found: set[str] = set()
+        for node in self.graph.node:
+            given = [name for name in node.input if name and name not in self.constants]
+            if node.op_type in SIZES or (given and all(name in found for name in given)):
+                found.update(node.output)
+        return frozenset(found)
+
+    def _alive(self) -> frozenset[str]:
+        alive = set(self.leaving)
+        for node in reversed(self.graph.node):
+            if alive & set(node.output):
+                alive.update(node.input)
+        return frozenset(alive)
+
+
+def constant_values(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of values that depend on no input: initialisers, and what is computed from them alone."""
+    entering = {value.name for value in graph.input}
+    found = {tensor.name for tensor in graph.initializer} - entering
+    found |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for node in graph.node:
+        if node.op_type.startswith("Random") or any(name and name not in found for name in node.input):
+            continue
+        found.update(node.output)
+    return frozenset(found)
+
+
+def _signature(node: onnx.NodeProto) -> bytes:
+    """Equal where two nodes compute the same from the same."""
+    plain = onnx.NodeProto()
+    plain.CopyFrom(node)
+    plain.name = ""
+    plain.doc_string = ""
+    del plain.output[:]
+    del plain.metadata_props[:]
+    plain.attribute.sort(key=lambda attribute: attribute.name)
+    return bytes(plain.SerializeToString(deterministic=True))
+
+
+def count_fates(fates: Mapping[str, Rule | None]) -> dict[str, int]:
+    """Count folded nodes by rule; those without one are not counted."""
+    return dict(Counter(rule for rule in fates.values() if rule is not None))

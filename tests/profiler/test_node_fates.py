@@ -1,0 +1,88 @@
+"""Every node without a kernel falls under a rule that really holds of it, or is unaccounted for."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from profiler.node_fates import name_nodes, node_fates
+
+
+def _graph(nodes: list[onnx.NodeProto], outputs: tuple[str, ...] = ("y",)) -> onnx.GraphProto:
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    sizes = numpy_helper.from_array(np.array([4, 2], np.int64), "sizes")
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    return helper.make_graph(nodes, "g", [given], made, [weight, sizes])
+
+
+def _node(name: str, kind: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), outputs.split(), name=name, **attributes)
+
+
+def test_a_computing_node_that_no_kernel_names_is_unaccounted_for() -> None:
+    graph = _graph([_node("product", "MatMul", "x w", "a"), _node("curve", "Relu", "a", "y")])
+    assert node_fates(graph, {"product"}) == {"curve": None}
+    assert node_fates(graph, {"product", "curve"}) == {}
+
+
+def test_what_depends_on_weights_alone_is_constant_and_what_nothing_reads_serves_no_output() -> None:
+    nodes = [
+        _node("turned", "Transpose", "w", "v"),
+        _node("product", "MatMul", "x v", "y"),
+        _node("lost", "Relu", "y", "nowhere"),
+    ]
+    assert node_fates(_graph(nodes), {"product"}) == {"turned": "constant", "lost": "serves no output"}
+
+
+def test_sizes_are_known_while_building() -> None:
+    nodes = [
+        _node("shape", "Shape", "x", "s"),
+        _node("doubled", "Add", "s s", "t"),
+        _node("view", "Reshape", "x s", "a"),
+        _node("product", "MatMul", "a w", "y"),
+        _node("told", "Cast", "t", "z", to=1),
+    ]
+    found = node_fates(_graph(nodes, ("y", "z")), {"product"})
+    assert found == {"shape": "shape", "doubled": "shape", "view": "view", "told": "shape"}
+
+
+def test_moves_between_kernels_are_theirs_and_a_chain_of_them_too() -> None:
+    nodes = [
+        _node("first", "MatMul", "x w", "a"),
+        _node("view", "Reshape", "a sizes", "b"),
+        _node("turn", "Transpose", "b", "c"),
+        _node("second", "Relu", "c", "y"),
+    ]
+    assert node_fates(_graph(nodes), {"first", "second"}) == {"view": "view", "turn": "moved in place"}
+
+
+def test_a_move_beside_a_node_that_is_unaccounted_for_is_so_itself() -> None:
+    nodes = [
+        _node("first", "MatMul", "x w", "a"),
+        _node("turn", "Transpose", "a", "b"),
+        _node("second", "Relu", "b", "y"),
+    ]
+    assert node_fates(_graph(nodes), {"first"}) == {"turn": None, "second": None}
+    assert node_fates(_graph(nodes), {"second"}) == {"first": None, "turn": None}
+
+
+def test_of_two_nodes_that_compute_the_same_one_kernel_serves_both() -> None:
+    nodes = [
+        _node("one", "Relu", "x", "a"),
+        _node("other", "Relu", "x", "b"),
+        _node("unlike", "Sigmoid", "x", "c"),
+        _node("sum", "Sum", "a b c", "y"),
+    ]
+    assert node_fates(_graph(nodes), {"one", "sum"}) == {"other": "merged with its double", "unlike": None}
+
+
+def test_nodes_are_given_names_of_their_own_and_those_that_have_one_keep_it() -> None:
+    names = ["", "same", "same", "alone [x]", "broken\x1f", "Relu_0"]
+    nodes = [_node(name, "Relu", f"v{at}", f"v{at + 1}") for at, name in enumerate(names)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    named = [node.name for node in name_nodes(model).graph.node]
+    assert named[3] == "alone [x]"
+    assert named[5] == "Relu_0"
+    assert len(set(named)) == len(names)
+    assert all(name and name.isprintable() for name in named)
+    assert [node.name for node in model.graph.node] == names
