@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity budgets solvers memory versus fisher clean clean-all
+.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity budgets solvers memory memory-budgets fusion versus fisher clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -76,6 +76,14 @@ solvers: $(INSTALLED) ## what each solver loses on the tables of make fidelity: 
 # More for it: make memory MEMORY="--only ResNet-18 EDSR", "--again"
 memory: $(INSTALLED) ## the memory of twelve networks as TensorRT for RTX counts it: docs/memory.md; resumable
 	$(PYTHON) -m benchmarks.memory $(MEMORY)
+
+# More for it: make fusion FUSION="--only ResNet-18 EDSR --precisions fp32", "--again", "--report"
+fusion: $(INSTALLED) ## the kernels that TensorRT for RTX makes of twelve networks, beside nodes and units: docs/fusion.md; resumable
+	$(PYTHON) -m benchmarks.fusion $(FUSION)
+
+# More for it: make memory-budgets MEMORY_BUDGETS="--only EDSR --precisions int8", "--again", "--report"
+memory-budgets: $(INSTALLED) ## six networks pruned to memory budgets, judged by the compiler: docs/memory_budgets.md; resumable
+	$(PYTHON) -m benchmarks.memory_budgets $(MEMORY_BUDGETS)
 
 # More for it: make versus VERSUS="--only resnet20 --budgets 75 50 --seeds 0", "--runtimes onnxruntime", "--full", "--report"
 versus: $(INSTALLED) ## pruned beside what others do: accuracy against measured latency, docs/versus.md; resumable

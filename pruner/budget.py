@@ -20,6 +20,11 @@ class Budget:
         """Whether there is a latency budget."""
         return self.ms is not None or self.fraction is not None
 
+    @property
+    def on_memory(self) -> bool:
+        """Whether there is a memory budget."""
+        return self.memory_bytes is not None or self.memory_fraction is not None
+
     def latency_ms(self, unpruned_ms: float) -> float:
         """The latency budget in milliseconds.
 

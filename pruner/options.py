@@ -41,8 +41,9 @@ class Offered:
         step: int | None = None,
         min_width: int = 1,
         most: int = MOST,
+        blind_step: int = 1,
     ) -> None:
-        """Take a table and the units and widths of the unpruned network; without a predictor every width is a step.
+        """Take a table and the units and widths of the unpruned network.
 
         Args:
             table: in which steps are looked up.
@@ -52,10 +53,12 @@ class Offered:
             step: every multiple of this is offered, or None for the device's own steps.
             min_width: nothing below this.
             most: about how many widths of a group are offered, where no step is given.
+            blind_step: the step where no latency shows one.
         """
         self._table, self._units, self._full = table, units, full
         self._predictor = predictor
         self._step, self._min_width, self._most = step, min_width, most
+        self._blind_step = blind_step
 
     def options(self, group: str, widths: Mapping[str, int]) -> tuple[int, ...]:
         """The widths worth having for a group, ascending, at the present widths of all; the least and its own stay."""
@@ -70,7 +73,7 @@ class Offered:
     def step(self, group: str) -> int:
         """The group's own step, but where it is wide enough at least the network's."""
         if self._predictor is None:
-            return 1
+            return self._blind_step
         step = self._steps[group]
         return max(step, self._common) if self._full[group] >= FEWEST * self._common else step
 

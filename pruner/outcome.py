@@ -1,26 +1,28 @@
 """What came of a run: export, check and measure the shrunk network, and write the files of the run directory."""
 
-import contextlib
 import json
-import platform
+import logging
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lut import Predictor
+from lut.memory import Liveness, MemoryBound
 from lut.program import to_json
 from profiler.blocks import Block
 from profiler.cut import lost_positions, programs_after
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
+from profiler.graph_form import read_form
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from pruner.atomic import write_text
 from pruner.bench import Bench
 from pruner.deploy import CAREFULLY, MODEL
+from pruner.memory_bench import MemoryBench, memory_target
 from pruner.plan import PrunePlan
 from pruner.removal import dropped_by
 from pruner.request import Check, PruneConfig, PruneRun
@@ -29,12 +31,32 @@ from pruner.runstate import RunState
 from pruner.surgery import shapes_left
 from pruner.task import Task
 from pruner.training import evaluate
+from pruner.versions import versions
+
+log = logging.getLogger(__name__)
 
 STAGE = "export and check"
+BOUND = "ahead-of-time bound"
+"""What a compiler's figure is called wherever it is shown: not what a device will allocate."""
 TOO_CLOSE = 0.02
 """Nearer to the budget than this one process cannot tell: then it is the median of three."""
 OUTPUTS_MATCH = 1e-4
 """Largest relative difference of the exported file's outputs from the shrunk network's."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """How the memory of what is deployed is known.
+
+    Attributes:
+        memory: what compiles for the target, or None where memory is counted.
+        why_not: why it is only counted.
+        liveness: of the network that is left, by all that is known of the target.
+    """
+
+    memory: MemoryBench | None = None
+    why_not: str | None = None
+    liveness: Liveness | None = None
 
 
 @dataclass(frozen=True)
@@ -43,14 +65,38 @@ class Side:
 
     part: nn.Module
     widths: Mapping[str, int]
-    measured_ms: float
+    measured_ms: float | None
     noise: float | None
     metrics: Mapping[str, float]
 
     def to_json(
-        self, network: Network, predictor: Predictor | None, runtime: str, gone: Collection[str] = ()
+        self,
+        network: Network,
+        predictor: Predictor | None,
+        memory_of: tuple[str, str],
+        gone: Collection[str] = (),
+        *,
+        bound: MemoryBound | None = None,
     ) -> dict[str, Any]:
-        """The keys that other programs rely on, and more; memory as `runtime` lays it out, `gone` units aside."""
+        """The keys that other programs rely on, and more.
+
+        Args:
+            network: what stands on this side.
+            predictor: of its latency, where there is one.
+            memory_of: the runtime and the precision whose memory is told.
+            gone: names of units that are there no more.
+            bound: what a compiler announces; without it memory is counted by the runtime's rules.
+        """
+        liveness = network.liveness(*memory_of)
+        memory = liveness.at(self.widths).to_json() | {"io_bytes": liveness.io_bytes(self.widths)}
+        if bound is not None:
+            memory |= {
+                "weights_bytes": bound.weights_bytes,
+                "peak_activation_bytes": bound.activation_bytes - bound.workspace_bytes,
+                "workspace_bytes": bound.workspace_bytes,
+                "total_bytes": bound.total_bytes,
+                "io_bytes": bound.io_bytes,
+            }
         return {
             "metric": next(iter(self.metrics.values()), None),
             "metrics": dict(self.metrics),
@@ -59,8 +105,10 @@ class Side:
             "noise": self.noise,
             "parameters": sum(parameter.numel() for parameter in self.part.parameters()),
             "macs": network.macs(self.widths),
-            **network.memory(self.widths, runtime=runtime).to_json(),
-            "memory_of": runtime,
+            **memory,
+            "memory_of": memory_of[0],
+            "memory_precision": memory_of[1],
+            "memory_is": "counted" if bound is None else BOUND,
         }
 
 
@@ -142,8 +190,10 @@ def finish(
     state: RunState,
     solved: Sequence[Mapping[str, Any]],
     progress: Progress,
+    *,
+    ahead: Ahead,
 ) -> PruneRun:
-    """Write, check and measure what came out.
+    """Write, check and measure what came out; against a table made ahead of time nothing is measured.
 
     Args:
         pruned: the smaller model.
@@ -154,47 +204,49 @@ def finish(
         state: its directory.
         solved: how the widths of each round were found.
         progress: told of each step.
+        ahead: how the memory is known.
     """
     task, network, out = pruned.task, pruned.network, state.folder
     budget_ms, memory = limits
     part, inputs = task.deployed(pruned.model), lively(task.inputs())
     progress(Event(STAGE, 0, 3))
-    write_onnx(to_onnx(part, inputs), out / MODEL)
+    deployed = to_onnx(part, inputs)
+    as_timed = read_form(deployed) == read_form(bench.variant(pruned.widths, [block.name for block in pruned.blocks]))
+    if not as_timed:
+        log.warning("the exported network is not written as the one that was timed in the loop; its own time decides")
+    write_onnx(deployed, out / MODEL)
     reply = bench.client.outputs(out / MODEL, flat_arrays(inputs))
     difference = float("inf")
     if reply.failure is None:
         difference = largest_difference(list(reply.outputs.values()), output_arrays(part, inputs))
     progress(Event(STAGE, 1, 3))
-    timed = bench.time(out / MODEL, CAREFULLY)
-    assert timed.ratio is not None
-    measured_ms = timed.ratio * float(before["measured_ms"])
-    if budget_ms is not None and abs(measured_ms / budget_ms - 1) < TOO_CLOSE:
-        again = [bench.time_anew(out / MODEL, CAREFULLY) for _ in range(2)]
-        measured_ms = statistics.median([timed.ratio, *again]) * float(before["measured_ms"])
+    measured_ms, noise = _measured(bench, out / MODEL, before, budget_ms)
     metrics = evaluate(task, pruned.model) if task.evaluate else {}
     progress(Event(STAGE, 2, 3))
-    runtime = config.memory_of or config.backend
-    total = pruned.present.memory(pruned.widths, runtime=runtime).total_bytes
+    memory_of = memory_target(config, bench.table.fingerprint)
+    bounds = _bounds(ahead, network, out / MODEL)
     detail = f"ONNX differs from PyTorch by {difference:.1g}, at most {OUTPUTS_MATCH:.0e}"
     checks = [Check("outputs", difference <= OUTPUTS_MATCH, detail)]
     if memory is not None:
-        checks.insert(0, Check("memory", total <= memory, f"{total / 1e6:.4g} MB of {memory / 1e6:.4g} MB"))
-    if budget_ms is not None:
+        checks.insert(0, _memory_check(bounds[1], ahead, pruned, memory_of, memory))
+    if budget_ms is not None and measured_ms is not None:
         checks.insert(0, Check("latency", measured_ms <= budget_ms, f"{measured_ms:.4g} ms of {budget_ms:.4g} ms"))
     plan = _plan(pruned, bench, limits, config)
     full = Side(network.model, network.widths, before["measured_ms"], before["noise"], before["metrics"])
-    small = Side(part, pruned.widths, measured_ms, timed.ratio_noise or timed.noise, metrics)
+    small = Side(part, pruned.widths, measured_ms, noise, metrics)
     result = {
         "budget_ms": budget_ms,
         "memory_budget_bytes": memory,
-        "before": full.to_json(network, bench.predictor, runtime),
-        "after": small.to_json(pruned.present, bench.predictor, runtime, pruned.units_gone),
+        "before": full.to_json(network, bench.predictor, memory_of, bound=bounds[0]),
+        "after": small.to_json(pruned.present, bench.predictor, memory_of, pruned.units_gone, bound=bounds[1]),
+        "memory_from": _memory_from(ahead),
         "metric": next(iter(before["metrics"]), None),
         "seed": config.seed,
         "task": {"spec": task.spec, "batch": task.batch} if task.spec else None,
         "versions": versions(),
         "fingerprint": bench.table.fingerprint.to_json(),
         "outputs_difference": difference,
+        "exported_as_timed": as_timed,
         "solver": {"name": config.solver, "rounds": [dict(each) for each in solved]},
         "checks": [asdict(check) for check in checks],
         "plan": plan.to_json(),
@@ -204,6 +256,51 @@ def finish(
     state.finish()
     progress(Event(STAGE, 3, 3))
     return PruneRun(plan, pruned.model, result, tuple(checks), out)
+
+
+def _measured(
+    bench: Bench, path: Path, before: Mapping[str, Any], budget_ms: float | None
+) -> tuple[float | None, float | None]:
+    """The file's latency in the scale of the unpruned network's, with its noise; None where nothing is measured."""
+    if bench.table.fingerprint.ahead_of_time:
+        return None, None
+    timed = bench.time(path, CAREFULLY)
+    assert timed.ratio is not None
+    measured_ms = timed.ratio * float(before["measured_ms"])
+    if budget_ms is not None and abs(measured_ms / budget_ms - 1) < TOO_CLOSE:
+        again = [bench.time_anew(path, CAREFULLY) for _ in range(2)]
+        measured_ms = statistics.median([timed.ratio, *again]) * float(before["measured_ms"])
+    return measured_ms, timed.ratio_noise or timed.noise
+
+
+def _bounds(ahead: Ahead, network: Network, path: Path) -> tuple[MemoryBound | None, MemoryBound | None]:
+    """What a compiler announces of the unpruned network and of the file that is deployed; None without one."""
+    if ahead.memory is None:
+        return None, None
+    return ahead.memory.bound(network.widths), ahead.memory.bound_of_file(path)
+
+
+def _memory_check(
+    bound: MemoryBound | None, ahead: Ahead, pruned: Pruned, memory_of: tuple[str, str], most: float
+) -> Check:
+    """Whether the memory budget is kept: by the compiler's figure for what is deployed, or as it is counted."""
+    if bound is not None:
+        assert ahead.memory is not None
+        detail = (
+            f"{BOUND} {bound.total_bytes / 1e6:.4g} MB of {most / 1e6:.4g} MB ({ahead.memory.target}); inputs and "
+            f"outputs {bound.io_bytes / 1e6:.4g} MB apart"
+        )
+        return Check("memory", bound.total_bytes <= most, detail)
+    liveness = ahead.liveness or pruned.present.liveness(*memory_of)
+    total = liveness.at(pruned.widths).total_bytes
+    return Check("memory", total <= most, f"{total / 1e6:.4g} MB of {most / 1e6:.4g} MB, as counted")
+
+
+def _memory_from(ahead: Ahead) -> dict[str, Any]:
+    """How the memory is known, for `result.json`."""
+    if ahead.memory is None:
+        return {"is": "counted", "because": ahead.why_not}
+    return {"is": BOUND, "fingerprint": ahead.memory.fingerprint.to_json(), "compiled": ahead.memory.compiled}
 
 
 def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None], config: PruneConfig) -> PrunePlan:
@@ -231,12 +328,3 @@ def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None
         frozen=config.freeze,
         created_with=versions(),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what took part."""
-    found = {"python": platform.python_version()}
-    for name in ("latprune", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

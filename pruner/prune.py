@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lut import LatencyTable, open_table
-from lut.errors import LatpruneError
+from lut.errors import LatpruneError, TableError
+from profiler.backends import get_backend
 from profiler.progress import Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.budget import Budget, check_device
@@ -19,6 +20,8 @@ from pruner.solvers import get_solver
 from pruner.task import Task
 from pruner.training import check_training
 
+RUNNER = "onnxruntime"
+"""Checks the outputs of what is pruned for a target that is not here."""
 NORMALIZATIONS = ("latency", "memory", "flops", "none")
 
 __all__ = ["NORMALIZATIONS", "Budget", "Check", "PruneConfig", "PruneRun", "check_device", "prune"]
@@ -80,15 +83,17 @@ def prune(
         folder = (
             Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory(prefix="latprune-"))) / "run"
         )
-        client = stack.enter_context(WorkerClient(config.backend, threads=config.threads))
-        here = client.fingerprint()
-        opened = (
-            table
-            if isinstance(table, LatencyTable)
-            else open_table(Path(table), backend=config.backend, threads=config.threads, here=here)
-        )
+        opened = table if isinstance(table, LatencyTable) else _open(Path(table), config)
+        ahead = opened.fingerprint.ahead_of_time
+        client = stack.enter_context(WorkerClient(RUNNER if ahead else config.backend, threads=config.threads))
+        if ahead and budget.on_latency:
+            raise TableError(
+                f"{opened.name} was made ahead of time: it holds memory and no latencies, so --budget cannot be met "
+                "against it.\nLeave --budget out, or profile a device: latprune profile TASK --backend …"
+            )
         request = {"task": task.name, "budget": asdict(budget), "config": asdict(config), "table": str(opened.name)}
-        check_device(opened.fingerprint, here, config.allow_differences, budget.on_latency)
+        if not ahead:
+            check_device(opened.fingerprint, client.fingerprint(), config.allow_differences, budget.on_latency)
         subject = read_subject(task, config, progress)
         if config.distill:
             check_distillation(subject.model, task)
@@ -102,3 +107,12 @@ def prune(
                 state.discard()
             raise
         return run if out is not None else replace(run, out=None)
+
+
+def _open(path: Path, config: PruneConfig) -> LatencyTable:
+    """The rows of the backend; what another was compiled with ahead of time does not depend on threads."""
+    status = get_backend(config.backend).status()
+    if "measures" not in status.abilities:
+        return open_table(path, backend=config.backend)
+    with WorkerClient(config.backend, threads=config.threads) as client:
+        return open_table(path, backend=config.backend, threads=config.threads, here=client.fingerprint())

@@ -9,13 +9,14 @@ from torch import nn
 from lut import LatencyTable, Predictor
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
+from profiler.ahead import Target
 from profiler.blocks import Block, find_blocks
 from profiler.network import Network, analyze
 from profiler.progress import Event, Progress
 from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs
 from pruner.importance import RANKINGS, Ranking
 from pruner.importance.branches import branch_scores
-from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed
+from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed, without_programs_of
 from pruner.options import Offered
 from pruner.posing import Budgeted, Question, Removable
 from pruner.removal import blocks_in_place
@@ -66,6 +67,7 @@ def read_subject(task: Task, config: PruneConfig, progress: Progress) -> Subject
     if not free:
         reasons = sorted({str(group.frozen_because) for group in network.groups if group.frozen_because})[:3]
         raise LatpruneError(f"Nothing in this network can be pruned: {'; '.join(reasons + list(config.freeze))}.")
+    network = without_programs_of(fixed, network)
     return Subject(task, model, network, tuple(renamed(network.groups, names_in(model, network.model))), fixed)
 
 
@@ -187,7 +189,15 @@ def ask(
     if most_ms is not None and predictor is None:
         raise ValueError("A limit of latency needs a predictor.")
     units = network.units if predictor is None else predictor.units
-    offered = Offered(table, units, network.widths, predictor, step=_step(config), min_width=config.min_width)
+    offered = Offered(
+        table,
+        units,
+        network.widths,
+        predictor,
+        step=_step(config),
+        min_width=config.min_width,
+        blind_step=Target.of(table.fingerprint).step if table.fingerprint.ahead_of_time else 1,
+    )
     latency = Latency(predictor, gone) if predictor is not None else None
     budgets = [Budgeted(latency, most_ms)] if latency is not None and most_ms is not None else []
     return Question(

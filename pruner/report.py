@@ -13,11 +13,21 @@ from pruner.plan import PrunePlan
 from pruner.report_page import PAGE
 from pruner.request import PruneConfig
 from pruner.runstate import STATE, register_file
-from pruner.show import NOTHING, format_count, format_kept, format_mb, format_ms, format_percent, format_share
+from pruner.show import (
+    NOTHING,
+    bound_note,
+    format_count,
+    format_kept,
+    format_mb,
+    format_ms,
+    format_percent,
+    format_share,
+)
 from pruner.solvers import get_solver
 
 RESULT, PLAN = "result.json", "plan.json"
 REPORT = "report.html"
+FOR_MEMORY = ("memory_capability", "memory_precision")
 FIGURES = (
     "predicted_ms measured_ms noise parameters macs weights_bytes peak_activation_bytes workspace_bytes total_bytes "
     "traffic_bytes"
@@ -188,10 +198,11 @@ def _figures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         row("predicted", "predicted_ms", format_ms),
         row("parameters", "parameters", format_count),
         row("MACs", "macs", format_count),
-        row("total memory", "total_bytes", format_mb),
+        row(f"total memory{bound_note(after)}", "total_bytes", format_mb),
         row("weights", "weights_bytes", format_mb, part=True),
         row("peak activations", "peak_activation_bytes", format_mb, part=True),
         row("workspace", "workspace_bytes", format_mb, part=True),
+        *([row("inputs and outputs, apart", "io_bytes", format_mb)] if after.get("io_bytes") is not None else []),
         row("traffic", "traffic_bytes", format_mb),
     ]
 
@@ -253,9 +264,20 @@ def command(request: Mapping[str, Any]) -> str:
                 value = usual  # the other solvers refuse the option
         if field.name in ("backend", "threads"):
             usual = None  # a table may hold several
+        if field.name in FOR_MEMORY:
+            continue  # said with --memory-of
+        if field.name == "memory_of" and value is not None:
+            value = ":".join([value, *_compiled_for(config)])
         if value is not None and _plain(value) != _plain(usual):
             words += _option(field.name, value)
     return shlex.join([*words, "--out", "RUN/"])
+
+
+def _compiled_for(config: Mapping[str, Any]) -> list[str]:
+    """What the memory's runtime compiles for, as it stands behind its name, left out where it is as usual."""
+    usual = {field.name: field.default for field in fields(PruneConfig)}
+    given = [str(config.get(name, usual[name])) for name in FOR_MEMORY]
+    return given if given != [usual[name] for name in FOR_MEMORY] else []
 
 
 def _plain(value: Any) -> Any:

@@ -30,6 +30,7 @@ class PruneConfig:
             know nothing of latency: one channel).
         backend, threads: what measures.
         memory_of: the runtime whose memory is meant by a budget, that of `backend` for None.
+        memory_capability, memory_precision: what that runtime compiles for; a table made ahead of time says so itself.
         allow_differences: fields of the fingerprint in which this machine may differ from the table's.
     """
 
@@ -49,6 +50,8 @@ class PruneConfig:
     backend: str = "onnxruntime"
     threads: int = 1
     memory_of: str | None = None
+    memory_capability: str = "8.6"
+    memory_precision: str = "fp32"
     allow_differences: tuple[str, ...] = ()
 
 

@@ -8,9 +8,11 @@ from torch import nn
 
 from lut import LatencyTable, Predictor
 from lut.errors import BudgetError
+from lut.memory import Liveness, MemoryBound
 from lut.records import ChannelGroup
 from profiler.blocks import Block, without_blocks
 from profiler.cut import cut
+from profiler.network import Network
 from profiler.progress import Event, Progress
 from profiler.variants import prepare
 from profiler.worker_client import WorkerClient
@@ -21,10 +23,12 @@ from pruner.cost import Memory
 from pruner.deploy import CAREFULLY
 from pruner.importance import Ranking
 from pruner.loop import solve_measured
+from pruner.memory_bench import bounds_in, corrected, memory_target, open_memory
+from pruner.memory_loop import solve_compiled
 from pruner.narrow import names_in, narrowed
 from pruner.norms import reestimate_norms
-from pruner.outcome import finish, pruned_model
-from pruner.posing import Budgeted, Question, Removable, solve
+from pruner.outcome import Ahead, finish, pruned_model
+from pruner.posing import Answer, Budgeted, Question, Removable, solve
 from pruner.question import Subject, ask, removable_blocks, score, score_blocks
 from pruner.removal import narrowed_all, renamed_blocks
 from pruner.request import PruneConfig, PruneRun
@@ -54,18 +58,22 @@ class Rounds:
         self.client, self.state, self.progress = client, state, progress
         network = self.network
         self.present = network
-        self.liveness = network.liveness(self._runtime)
-        self.full_bytes = self.liveness.at(network.widths).total_bytes
+        self.ahead = table.fingerprint.ahead_of_time
         progress(Event("export the network", 0, 1))
         self.blocks = removable_blocks(subject) if config.blocks else []
         self.bench = Bench(
-            prepare(network),
+            prepare(network, stay=self.fixed),
             client,
             table,
             blocks=self.blocks,
             latencies=budget.on_latency or config.normalize == "latency",
         )
         progress(Event("export the network", 1, 1))
+        self.memory, self.not_compiled = None, None
+        if budget.on_memory:
+            self.memory, self.not_compiled = open_memory(self.bench, config, progress)
+        self.liveness = self._liveness(network)
+        self.full_bytes = self._unpruned_bytes()
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}
         self.gone: list[str] = []
         self.solved: list[dict[str, Any]] = []
@@ -73,11 +81,13 @@ class Rounds:
     def close(self) -> None:
         """Remove temporary files."""
         self.bench.close()
+        if self.memory is not None:
+            self.memory.compiler.close()
 
     def run(self) -> PruneRun:
         """All stages."""
         before = self._before()
-        unpruned_ms = float(before["measured_ms"])
+        unpruned_ms = float(before["measured_ms"] or 0.0)
         budget_ms = self.budget.latency_ms(unpruned_ms) if self.budget.on_latency else None
         memory = self.budget.bytes(self.full_bytes)
         small = self.model
@@ -91,12 +101,34 @@ class Rounds:
         named = renamed_blocks(self._gone_blocks, names_in(self.model, self.network.model))
         pruned = pruned_model(self.task, self.model, small, self.network, self.groups, self.kept, self.present, named)
         limits = budget_ms, memory
-        return finish(pruned, self.bench, before, limits, self.config, self.state, self.solved, self.progress)
+        return finish(
+            pruned,
+            self.bench,
+            before,
+            limits,
+            self.config,
+            self.state,
+            self.solved,
+            self.progress,
+            ahead=Ahead(self.memory, self.not_compiled, self.liveness),
+        )
 
-    @property
-    def _runtime(self) -> str:
-        """The one whose memory is meant."""
-        return self.config.memory_of or self.config.backend
+    def _liveness(self, network: Network) -> Liveness:
+        """A network's tensors as they are laid out where they are deployed, by all that is known of it."""
+        runtime, precision = memory_target(self.config, self.table.fingerprint)
+        counted = network.liveness(runtime, precision)
+        if self.memory is not None:
+            self.memory.bound(self.network.widths)
+            return self.memory.learned(counted)
+        unpruned = self.network.liveness(runtime, precision)
+        known = bounds_in(self.table, self.network.hash, unpruned) if self.ahead else []
+        return corrected(counted, unpruned, known)
+
+    def _unpruned_bytes(self) -> int:
+        """What the unpruned network needs: as the compiler says, or as it is counted."""
+        if self.memory is not None:
+            return self.memory.bound(self.network.widths).total_bytes
+        return self.liveness.at(self.network.widths).total_bytes
 
     @property
     def widths(self) -> dict[str, int]:
@@ -107,6 +139,11 @@ class Rounds:
         """The unpruned network's measured latency and metric."""
         if self.state.has("before"):
             return self.state.payload("before")
+        if self.ahead:
+            metrics = evaluate(self.task, self.model) if self.task.evaluate else {}
+            unmeasured = {"measured_ms": None, "noise": None, "samples": 0, "metrics": metrics}
+            self.state.complete("before", unmeasured)
+            return unmeasured
         self.progress(Event("measure the unpruned network", 0, 1))
         reply = self.bench.time(self.bench.unpruned, CAREFULLY, reference=False)
         metrics = evaluate(self.task, self.model) if self.task.evaluate else {}
@@ -146,7 +183,7 @@ class Rounds:
         if planned["blocks"]:
             self.gone += planned["blocks"]
             self.present = without_blocks(self.network, self._gone_blocks)
-            self.liveness = self.present.liveness(self._runtime)
+            self.liveness = self._liveness(self.present)
         going = [block for block in blocks if block.name in planned["blocks"]]
         smaller = cut(model, groups, {name: choices for name, choices in gone.items() if choices}, blocks=going)
         self._finetune(smaller, number)
@@ -181,28 +218,35 @@ class Rounds:
         unpruned_ms: float,
     ) -> dict[str, Any]:
         """The original choices that each group keeps ("kept"), the blocks that go, and how they were found."""
-        budget_ms, memory = limits
+        memory = limits[1]
+        bound: MemoryBound | None = None
         measured: tuple[float, ...] = ()
-        if budget_ms is not None:
-            trial = solve_measured(
-                self.solver,
-                self.bench,
-                lambda predictor, most_ms: self._question(rankings, blocks, predictor, most_ms, memory),
-                budget_ms=budget_ms,
-                unpruned_ms=unpruned_ms,
-                progress=self.progress,
-                gone=self.gone,
-            )
-            answer, measured = trial.answer, trial.ratios
-        else:
-            question = self._question(rankings, blocks, self.bench.predictor, None, memory)
-            answer = solve(question, self.solver)
+        if memory is None or self.memory is None:
+            answer, measured = self._attempt(rankings, blocks, limits, unpruned_ms)[1:]
             if not answer.met:
-                least = Memory(self.liveness).at(question.narrowest())
+                least = Memory(self.liveness).at(self._question(rankings, blocks, None, None, memory).narrowest())
                 raise BudgetError(
                     f"The memory budget of {(memory or 0) / 1e6:.4g} MB cannot be met: "
                     f"the least that any plan reaches is {least / 1e6:.4g} MB."
                 )
+        else:
+
+            def attempt(aim: float) -> tuple[Question, Answer]:
+                nonlocal measured
+                question, answer, measured = self._attempt(rankings, blocks, (limits[0], aim), unpruned_ms)
+                return question, answer
+
+            turn = solve_compiled(
+                attempt,
+                self.memory,
+                self.liveness,
+                most=memory,
+                target=str(self.memory.target),
+                filling=limits[0] is None,
+                progress=self.progress,
+                gone=self.gone,
+            )
+            answer, bound = turn.answer, turn.bound
         kept = {
             name: [original[choice] for choice in rankings[name].kept(answer.widths[name])]
             if name in rankings
@@ -215,8 +259,36 @@ class Rounds:
             "gap": answer.gap,
             "approximated_terms": answer.approximated,
             "measured_of_unpruned": list(measured),
+            "compiled_bytes": bound.total_bytes if bound else None,
         }
         return {"kept": kept, "blocks": list(answer.blocks), "solved": solved}
+
+    def _attempt(
+        self,
+        rankings: Mapping[str, Ranking],
+        blocks: Sequence[Removable],
+        limits: tuple[float | None, float | None],
+        unpruned_ms: float,
+    ) -> tuple[Question, Answer, tuple[float, ...]]:
+        """Solve once within limits of latency, which is measured, and of the memory that is told."""
+        budget_ms, memory = limits
+        if budget_ms is None:
+            question = self._question(rankings, blocks, self.bench.predictor, None, memory)
+            return question, solve(question, self.solver), ()
+
+        def pose(predictor: Predictor, most_ms: float) -> Question:
+            return self._question(rankings, blocks, predictor, most_ms, memory)
+
+        trial = solve_measured(
+            self.solver,
+            self.bench,
+            pose,
+            budget_ms=budget_ms,
+            unpruned_ms=unpruned_ms,
+            progress=self.progress,
+            gone=self.gone,
+        )
+        return self._question(rankings, blocks, self.bench.predictor, budget_ms, memory), trial.answer, trial.ratios
 
     def _question(
         self,

@@ -144,8 +144,16 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table.add_row("weights", *_row(before, after, "weights_bytes", format_mb))
     table.add_row("activation memory", *_row(before, after, "peak_activation_bytes", format_mb))
     if result.get("memory_budget_bytes") is not None:
-        table.add_row("total memory", *_row(before, after, "total_bytes", format_mb))
+        table.add_row("workspace", *_row(before, after, "workspace_bytes", format_mb))
+        table.add_row(f"total memory{bound_note(after)}", *_row(before, after, "total_bytes", format_mb))
+        table.add_row("inputs and outputs, apart", *_row(before, after, "io_bytes", format_mb))
     return table
+
+
+def bound_note(side: Mapping[str, Any]) -> str:
+    """What to say of a memory figure that a compiler announces: it is not what the device will allocate."""
+    is_what = side.get("memory_is")
+    return "" if is_what in (None, "counted") else f" ({is_what})"
 
 
 def run_files(out: Path) -> list[tuple[Path, str]]:

@@ -24,6 +24,9 @@ TaskSpec = Annotated[
 TablePath = Annotated[
     Path, typer.Option("--table", metavar="T.db", help="The device's latency table.", show_default=False)
 ]
+MaybeTable = Annotated[
+    Path | None, typer.Option("--table", metavar="T.db", help="The device's latency table.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 Input = Annotated[
     str | None,
@@ -47,7 +50,11 @@ Capability = Annotated[
 ChosenBackend = Annotated[str | None, typer.Option("--backend", help="Rows of this runtime.")]
 MemoryOf = Annotated[
     str | None,
-    typer.Option("--memory-of", metavar="RUNTIME", help="Whose memory is counted: tensorrt-rtx …; else the table's."),
+    typer.Option(
+        "--memory-of",
+        metavar="RUNTIME",
+        help="Whose memory is meant: tensorrt-rtx …; else the table's. prune also takes tensorrt-rtx:8.9:fp16.",
+    ),
 ]
 ChosenThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Rows measured with so many threads.")]
 ChosenFingerprint = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lut import BackendError
+from pruner.commands.ahead import AheadLimits, compiles_only, profile_memory
 from pruner.commands.options import (
     BackendName,
     Batch,
@@ -20,6 +21,7 @@ from pruner.commands.options import (
     TaskSpec,
     Threads,
     analyze_task,
+    capabilities,
     find_task,
 )
 from pruner.commands.output import make_table, print_json, results
@@ -46,7 +48,16 @@ def profile(
     seed: Annotated[int, typer.Option("--seed", help="Of the widths that are measured.")] = 0,
     json: Json = False,
 ) -> None:
-    """Measure what the network's pieces cost on this device, at the widths that pruning could leave."""
+    """Measure what the network's pieces cost on this device, at the widths that pruning could leave.
+
+    A runtime that compiles with no device at hand, such as tensorrt-rtx, tells memory instead, for the
+    --compute-capability and --precision named: rows under a fingerprint of their own, without latencies.
+    """
+    if compiles_only(backend):
+        wanted = capabilities(device, compute_capability)
+        limits = AheadLimits(networks, target_error, max_seconds, seed)
+        profile_memory(find_task(task, input, batch), table, backend, wanted, precision, limits, json=json)
+        return
     if precision != "fp32":
         raise OptionError(
             f"--precision {precision}: only fp32 networks are measured so far.\nLeave it out, or say fp32"

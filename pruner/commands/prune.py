@@ -138,7 +138,7 @@ def prune(
             "blocks": blocks,
             "backend": rows.fingerprint.runtime,
             "threads": rows.fingerprint.threads or 1,
-            "memory_of": memory_of,
+            **_memory_of(memory_of),
             "allow_differences": tuple(allow_difference or ()),
         }
         done = run(
@@ -182,3 +182,16 @@ def _config(given: dict[str, Any], epochs: int | None) -> "PruneConfig":
     from pruner.prune import PruneConfig
 
     return PruneConfig(**given) if epochs is None else PruneConfig(**given, epochs=epochs)
+
+
+def _memory_of(text: str | None) -> dict[str, Any]:
+    """Read "tensorrt-rtx", "tensorrt-rtx:8.9" or "tensorrt-rtx:8.9:fp16".
+
+    Raises:
+        OptionError: it has more parts.
+    """
+    runtime, *rest = (text or "").split(":")
+    if len(rest) > 2:
+        raise OptionError(f"--memory-of {text}: RUNTIME, RUNTIME:8.6 or RUNTIME:8.6:fp16 is meant")
+    names = ("memory_capability", "memory_precision")
+    return {"memory_of": runtime or None, **dict(zip(names, rest, strict=False))}
