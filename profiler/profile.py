@@ -201,7 +201,7 @@ def profile(
     progress(Event("export the network", 0, 1))
     variants = prepare(network)
     progress(Event("export the network", 1, 1))
-    with TableFile(path, create=True) as store, WorkerClient(backend, threads=config.threads) as client:
+    with TableFile(path, create=True) as store, WorkerClient(backend, threads=config.threads, cache=path) as client:
         session = _Session(network, variants, store, client, config)
         try:
             with keeping_off(client.pid):

@@ -9,10 +9,11 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lut.errors import BackendError, LatpruneError
 from lut.records import MeasureConfig
 from profiler.backends import BuildSettings, Session, Settings, get_backend
 from profiler.device import cpu_clock_mhz, read_cpu, usable_cores
+from profiler.gpu_sessions import Launched, time_builds, time_layers, times_on_gpu
 from profiler.pinning import pin
 from profiler.timing import cost_of_watching, measure, median_ratio, relative_noise, take_turns
 
@@ -67,6 +69,8 @@ class Worker:
     def time(self, request: Request) -> Reply:
         """Time whole runs, alternating with the reference."""
         config = MeasureConfig(**request["config"])
+        if times_on_gpu(get_backend(request["backend"])):
+            return self._time_on_gpu(request, config)
         session = _open(request)
         try:
             reference = self._open_reference(request)
@@ -84,6 +88,8 @@ class Worker:
         """Time whole runs and single nodes by turns, in a plain and in a profiled session."""
         config = MeasureConfig(**request["config"])
         backend = get_backend(request["backend"])
+        if times_on_gpu(backend):
+            return self._nodes_on_gpu(request, config)
         plain = _open(request)
         try:
             reference = self._open_reference(request)
@@ -111,6 +117,26 @@ class Worker:
             "ratio": median_ratio(whole.samples_ms, compared),
             "clocks_mhz": cpu_clock_mhz(),
         }
+
+    def _time_on_gpu(self, request: Request, config: MeasureConfig) -> Reply:
+        """The same on a GPU, by its own clock; several builds are compiled anew each, without a cache."""
+        builds = int(request.get("builds", 1))
+        asked = request if builds == 1 else dict(request) | {"cache": None}
+        reference = cast(Launched | None, self._open_reference(request))
+        return time_builds(lambda: cast(Launched, _open(asked)), config, reference=reference, builds=builds)
+
+    def _nodes_on_gpu(self, request: Request, config: MeasureConfig) -> Reply:
+        """The same on a GPU; both sessions are compiled with one cache, so that they run the same kernels."""
+        with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
+            asked = dict(request) | {"cache": request.get("cache") or str(Path(folder) / "kernels")}
+            backend, path = get_backend(request["backend"]), Path(request["onnx"])
+            return time_layers(
+                lambda: cast(Launched, _open(asked)),
+                lambda: backend.open_profiled(path, _settings(asked)),
+                config,
+                runs=request["runs"],
+                reference=cast(Launched | None, self._open_reference(asked)),
+            )
 
     def kernels(self, request: Request) -> Reply:
         """Compile, and tell what would run."""
@@ -163,7 +189,13 @@ def _open(request: Request) -> Session:
 
 
 def _settings(request: Request) -> Settings:
-    return Settings(threads=request["threads"], seed=request.get("seed", 0))
+    cache, config = request.get("cache"), request.get("config") or {}
+    return Settings(
+        threads=request["threads"],
+        seed=request.get("seed", 0),
+        cache=None if cache is None else Path(cache),
+        cold=config.get("cache") == "cold",
+    )
 
 
 def _make_eviction() -> Callable[[], object]:

@@ -31,7 +31,14 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class TimeReply:
-    """Times of whole runs, or why there are none (see `profiler.timing.Timing` for the fields)."""
+    """Times of whole runs, or why there are none (see `profiler.timing.Timing` for the fields).
+
+    Those from `p99_ms` on are told of GPUs only: see `profiler.gpu_timing.GpuTiming`, and
+
+    Attributes:
+        builds_ms: medians of engines that were built anew each; `between_builds` is their spread, a fraction.
+        command: of NVIDIA's, which reproduces the median.
+    """
 
     failure: str | None = None
     samples_ms: tuple[float, ...] = ()
@@ -44,6 +51,15 @@ class TimeReply:
     ratio: float | None = None
     ratio_noise: float | None = None
     clocks_mhz: float | None = None
+    p99_ms: float | None = None
+    enqueue_ms: float | None = None
+    throttled: int = 0
+    warmup: int = 0
+    graph: bool | None = None
+    builds_ms: tuple[float, ...] = ()
+    between_builds: float | None = None
+    command: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,7 @@ class NodesReply:
         reference_ms, reference_median_ms: of the reference, taking turns too.
         ratio: whole over reference.
         clocks_mhz: the processor's clock, where known.
+        remarks: what has to be known of these times, in words; of GPUs only.
     """
 
     failure: str | None = None
@@ -76,6 +93,7 @@ class NodesReply:
     reference_median_ms: float | None = None
     ratio: float | None = None
     clocks_mhz: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,11 +184,14 @@ class WorkerClient:
     Args:
         backend: the runtime's name.
         threads: of a CPU runtime.
+        cache: beginning of the paths of what the runtime keeps from one worker to the next (kernels that it chose or
+            compiled), such as a table's path; None keeps nothing.
     """
 
-    def __init__(self, backend: str = "onnxruntime", *, threads: int = 1) -> None:
+    def __init__(self, backend: str = "onnxruntime", *, threads: int = 1, cache: Path | None = None) -> None:
         self.backend = backend
         self.threads = threads
+        self.cache = cache
         self._child: _Child | None = None
 
     def __enter__(self) -> Self:
@@ -192,9 +213,18 @@ class WorkerClient:
         """The child's process number, or None while there is none."""
         return None if self._child is None else self._child.process.pid
 
-    def time(self, path: Path, config: MeasureConfig, *, reference: Path | None = None) -> TimeReply:
-        """Time whole runs of an ONNX file, alternating with those of a reference."""
-        reply = self.request(self._about("time", path, config, reference), config.timeout_s)
+    def time(self, path: Path, config: MeasureConfig, *, reference: Path | None = None, builds: int = 1) -> TimeReply:
+        """Time whole runs of an ONNX file (or an engine), alternating with those of a reference.
+
+        Args:
+            path: the network.
+            config: how long and how carefully.
+            reference: taken by turns.
+            builds: where a runtime compiles for a GPU, how many engines to build anew and time; the figures are those
+                of the one whose median is the middle one.
+        """
+        request = self._about("time", path, config, reference) | {"builds": builds}
+        reply = self.request(request, config.timeout_s)
         return TimeReply(**_frozen(reply))
 
     def nodes(self, path: Path, config: MeasureConfig, *, runs: int = 20, reference: Path | None = None) -> NodesReply:
@@ -309,7 +339,9 @@ class WorkerClient:
         self, kind: str, path: Path, config: MeasureConfig | None = None, reference: Path | None = None
     ) -> dict[str, Any]:
         request = {"kind": kind, "backend": self.backend, "threads": self.threads, "onnx": str(Path(path).absolute())}
-        more = {} if config is None else {"config": asdict(config)}
+        more: dict[str, Any] = {} if config is None else {"config": asdict(config)}
+        if self.cache is not None:
+            more["cache"] = str(Path(self.cache).absolute())
         return request | more | {"reference": None if reference is None else str(Path(reference).absolute())}
 
 

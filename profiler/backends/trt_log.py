@@ -74,16 +74,20 @@ def _read_kernel(line: str) -> KernelRecord:
     match = _KERNEL.match(line)
     if match is None:
         return KernelRecord(line[:200], UNREAD, ())
-    nodes = [found[1] for part in _SEPARATOR.split(match["metadata"]) if (found := _NODE.search(part))]
     return KernelRecord(
         name=match["name"],
         kind=match["kind"],
-        onnx_nodes=tuple(dict.fromkeys(nodes)),
+        onnx_nodes=read_metadata(match["metadata"]),
         stream=int(match["stream"]),
         inputs=_read_tensors(match["inputs"]),
         outputs=_read_tensors(match["outputs"]),
         tactic=match["tactic"],
     )
+
+
+def read_metadata(text: str) -> tuple[str, ...]:
+    """Read the names of the ONNX nodes that a kernel became, each once."""
+    return tuple(dict.fromkeys(found[1] for part in _SEPARATOR.split(text) if (found := _NODE.search(part))))
 
 
 def _read_tensors(text: str) -> tuple[KernelTensor, ...]:

@@ -6,7 +6,6 @@ who wrote them.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +14,10 @@ from typing import Any
 from lut.errors import BackendError
 from profiler.backends.interface import KernelRecord, KernelTensor, NodeTime
 from profiler.backends.origins import Origin, spread
-from profiler.backends.trt_log import UNREAD
+from profiler.backends.trt_log import UNREAD, read_metadata
 from profiler.timing import midmean
 
 CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "QLinearConv", "QLinearMatMul")
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=$|[\x1e\x1f\[])", re.DOTALL)
 BINDINGS = ("I/O Tensors", "Bindings")
 """Where the inspector lists the engine's inputs and outputs: since TensorRT 11, and before."""
 
@@ -60,7 +58,7 @@ def _read_layer(layer: Any) -> KernelRecord:
     return KernelRecord(
         name=str(layer.get("Name", "")),
         kind=str(layer.get("LayerType", "")),
-        onnx_nodes=tuple(dict.fromkeys(_NODE.findall(str(layer.get("Metadata", ""))))),
+        onnx_nodes=read_metadata(str(layer.get("Metadata", ""))),
         stream=int(stream) if stream is not None else None,
         inputs=tuple(_read_tensor(item) for item in layer.get("Inputs", ())),
         outputs=tuple(_read_tensor(item) for item in layer.get("Outputs", ())),

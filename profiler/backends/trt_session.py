@@ -58,6 +58,7 @@ class EngineSession:
     Attributes:
         launches: inferences in one lap.
         graph: whether they are launched as a captured graph.
+        can_graph: whether a graph was captured.
         remarks: why there is no graph, in words.
         reproduced_by: NVIDIA's tool and what it has to be told to time the same network.
         pci_bus_id: of the GPU.
@@ -74,7 +75,8 @@ class EngineSession:
         self._closing = contextlib.ExitStack()
         self._records: list[LogRecord] = []
         self._captured: Any = None
-        self.launches, self.graph, self.remarks = 1, False, list[str]()
+        self.launches, self.remarks = 1, list[str]()
+        self.can_graph = self.graph = self.plain_launch_bound = False
         self.reproduced_by: tuple[str, ...] = ()
         self.pci_bus_id: str = cuda.facts().pci_bus_id
         try:
@@ -166,7 +168,7 @@ class EngineSession:
         if not self._settings.graph:
             return
         if hasattr(self._trt, "IRuntimeCache"):
-            self.graph = True
+            self.can_graph = self.graph = True
             return
         try:
             self._captured = self._cuda.capture(self._enqueue_all, self._stream)
@@ -174,15 +176,23 @@ class EngineSession:
             self.remarks.append(f"no CUDA graph could be captured, so launches are among the times ({error})")
             return
         self._closing.callback(self._cuda.close_graph, self._captured)
-        self.graph = True
+        self.can_graph = self.graph = True
 
-    def without_graph(self) -> None:
-        """Launch without a graph from now on, because what this is compared with has none."""
-        if hasattr(self._trt, "IRuntimeCache") and self.graph:
+    def use_graph(self, wanted: bool) -> None:
+        """Launch as a graph or not, so that two networks can be compared that were launched the same way.
+
+        Raises:
+            BackendError: that cannot be chosen any more.
+        """
+        if wanted == self.graph:
+            return
+        if hasattr(self._trt, "IRuntimeCache"):
             raise BackendError(
-                "TensorRT for RTX captures graphs by itself: one network was captured, and the other not."
+                "TensorRT for RTX captures graphs by itself, and one of two networks was opened without."
             )
-        self._captured, self.graph = None, False
+        if wanted and not self.can_graph:
+            raise BackendError(f"There is no graph to launch: {'; '.join(self.remarks)}")
+        self.graph = wanted
 
     def run(self) -> None:
         """Run one inference on the inputs in place."""
@@ -195,7 +205,7 @@ class EngineSession:
             self._cuda.fill(self._flushed, self._settings.flush_bytes, self._stream)
             self._cuda.wait(self._stream)
         launch: Callable[[], object] = self._enqueue_all
-        if self._captured is not None:
+        if self._captured is not None and self.graph:
             captured = self._captured
             launch = lambda: self._cuda.launch(captured, self._stream)  # noqa: E731 - a name for either way
         lap: Lap = self._cuda.time(launch, self._stream, self._events)
