@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 # TensorRT for RTX comes for these machines only.
 RTX = "platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'"
+NVML = "nvidia-ml-py>=12.560"
+GPU = ["cuda-bindings>=12.8", NVML]
 
 setup(
     name="latprune",
@@ -33,10 +35,11 @@ setup(
     extras_require={
         # onnxruntime and onnxruntime-gpu install over each other: take one of these two extras, never both.
         "onnxruntime": ["onnxruntime>=1.22"],
-        "gpu": ["onnxruntime-gpu>=1.22", "nvidia-ml-py>=12.560"],
-        "tensorrt-rtx": [f"tensorrt-rtx-cu13>=1.7; {RTX}"],
+        "gpu": ["onnxruntime-gpu>=1.22", NVML],
+        # Both TensorRTs are run through CUDA's bindings and watched through NVML's, which bring no driver.
+        "tensorrt-rtx": [f"tensorrt-rtx-cu13>=1.7; {RTX}", *GPU],
         # The ordinary index has only the bindings; the libraries come from NVIDIA's own (pip's --extra-index-url).
-        "tensorrt": ["tensorrt>=10.3"],
+        "tensorrt": ["tensorrt>=10.3", *GPU],
         "openvino": ["openvino>=2025.0"],
         "vision": ["torchvision>=0.24", "pillow>=10.4"],
         # What `make coverage` compares with.
@@ -46,6 +49,8 @@ setup(
         "dev": [
             "hypothesis>=6.130",
             "mypy>=1.18",
+            # Its names are looked up, and a fake of NVIDIA's library is put under it.
+            NVML,
             "pytest>=8.4",
             "ruff>=0.14",
             "scikit-learn>=1.5",
