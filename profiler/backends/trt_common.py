@@ -13,6 +13,7 @@ from typing import Any
 from lut.errors import BackendError
 from profiler.backends.interface import BuildReport, BuildSettings
 from profiler.backends.trt_log import LogRecord, make_logger, read_kernels, read_memory
+from profiler.nvml import find_gpu
 
 MALFORMED = 32
 """`EngineInvalidityDiagnostics.MALFORMED_ENGINE`; without a GPU a good engine is INVALID with no diagnostics."""
@@ -109,10 +110,12 @@ def _write(out: Path, content: Any) -> None:
 
 
 def no_gpu(backend: str) -> BackendError:
-    """The error for measuring where there is no GPU."""
+    """The error for measuring where there is no GPU, or none can be seen."""
+    found = find_gpu()
+    why = found if isinstance(found, str) else f"{found.name} was found, but CUDA cannot use it."
     return BackendError(
-        f"Timing with {backend} needs a GPU, and this machine has none (or no driver). Engines can be built here for a "
-        "device given by name with tensorrt-rtx; time them there, or measure with --backend onnxruntime."
+        f"Timing with {backend} needs a GPU, and this machine has none that can be used: {why} Engines can be built "
+        "here for a device given by name with tensorrt-rtx; time them there, or measure with --backend onnxruntime."
     )
 
 
