@@ -2,7 +2,7 @@
 
 Run as `python -m profiler.worker`; `profiler/worker_client.py` is the other end and documents what is in a request. It
 imports neither torch nor anything that prunes, so that it can later run on the device alone. A request that fails is a
-reply with `failure`; the process ends when its input does.
+reply with `failure`; the process ends when its input does. Before a reply there may be lines of progress.
 """
 
 import json
@@ -23,6 +23,7 @@ from profiler.backends import BuildSettings, Session, Settings, get_backend
 from profiler.device import cpu_clock_mhz, read_cpu, usable_cores
 from profiler.gpu_sessions import Launched, time_builds, time_layers, times_on_gpu
 from profiler.pinning import pin
+from profiler.progress import Progress, silent
 from profiler.timing import cost_of_watching, measure, median_ratio, relative_noise, take_turns
 
 Request = Mapping[str, Any]
@@ -34,7 +35,8 @@ LARGEST_EVICTION_BYTES = 512 * 2**20
 class Worker:
     """Answers requests, and keeps the reference loaded from one to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress = silent) -> None:
+        self._progress = progress
         self._reference_key: tuple[str, str, int, int] | None = None
         self._reference: Session | None = None
         self._pinned = False
@@ -71,7 +73,7 @@ class Worker:
         config = MeasureConfig(**request["config"])
         if times_on_gpu(get_backend(request["backend"])):
             return self._time_on_gpu(request, config)
-        session = _open(request)
+        session = self._open(request)
         try:
             reference = self._open_reference(request)
             timing = measure(
@@ -90,10 +92,10 @@ class Worker:
         backend = get_backend(request["backend"])
         if times_on_gpu(backend):
             return self._nodes_on_gpu(request, config)
-        plain = _open(request)
+        plain = self._open(request)
         try:
             reference = self._open_reference(request)
-            profiled = backend.open_profiled(Path(request["onnx"]), _settings(request))
+            profiled = backend.open_profiled(Path(request["onnx"]), self._settings(request))
             try:
                 parts = [plain.run, profiled.run, *([] if reference is None else [reference.run])]
                 whole, inside, *beside = take_turns(parts, config, runs=request["runs"])
@@ -123,7 +125,7 @@ class Worker:
         builds = int(request.get("builds", 1))
         asked = request if builds == 1 else dict(request) | {"cache": None}
         reference = cast(Launched | None, self._open_reference(request))
-        return time_builds(lambda: cast(Launched, _open(asked)), config, reference=reference, builds=builds)
+        return time_builds(lambda: cast(Launched, self._open(asked)), config, reference=reference, builds=builds)
 
     def _nodes_on_gpu(self, request: Request, config: MeasureConfig) -> Reply:
         """The same on a GPU; both sessions are compiled with one cache, so that they run the same kernels."""
@@ -131,8 +133,8 @@ class Worker:
             asked = dict(request) | {"cache": request.get("cache") or str(Path(folder) / "kernels")}
             backend, path = get_backend(request["backend"]), Path(request["onnx"])
             return time_layers(
-                lambda: cast(Launched, _open(asked)),
-                lambda: backend.open_profiled(path, _settings(asked)),
+                lambda: cast(Launched, self._open(asked)),
+                lambda: backend.open_profiled(path, self._settings(asked)),
                 config,
                 runs=request["runs"],
                 reference=cast(Launched | None, self._open_reference(asked)),
@@ -140,7 +142,7 @@ class Worker:
 
     def kernels(self, request: Request) -> Reply:
         """Compile, and tell what would run."""
-        found = get_backend(request["backend"]).kernels(Path(request["onnx"]), _settings(request))
+        found = get_backend(request["backend"]).kernels(Path(request["onnx"]), self._settings(request))
         return {"nodes": [asdict(node) for node in found]}
 
     def outputs(self, request: Request) -> Reply:
@@ -148,7 +150,7 @@ class Worker:
         with np.load(request["inputs"], allow_pickle=False) as file:
             arrays = [file[f"arr_{number}"] for number in range(len(file.files))]
         names = request["input_names"]
-        session = _open(request)
+        session = self._open(request)
         try:
             found = session.outputs(arrays if names is None else dict(zip(names, arrays, strict=True)))
         finally:
@@ -160,8 +162,11 @@ class Worker:
         """Compile an engine."""
         settings = request["settings"]
         settings["compute_capabilities"] = tuple(settings["compute_capabilities"])
-        backend = get_backend(request["backend"])
-        return {"report": asdict(backend.build(Path(request["onnx"]), Path(request["out"]), BuildSettings(**settings)))}
+        if settings.get("batches") is not None:
+            settings["batches"] = tuple(settings["batches"])
+        asked = BuildSettings(**settings, progress=self._progress)
+        report = get_backend(request["backend"]).build(Path(request["onnx"]), Path(request["out"]), asked)
+        return {"report": asdict(report)}
 
     def fingerprint(self, request: Request) -> Reply:
         """Tell device and runtime."""
@@ -179,23 +184,22 @@ class Worker:
             if self._reference is not None:
                 self._reference.close()
             self._reference_key, self._reference = None, None
-            self._reference = _open(dict(request) | {"onnx": str(path)})
+            self._reference = self._open(dict(request) | {"onnx": str(path)})
             self._reference_key = key
         return self._reference
 
+    def _open(self, request: Request) -> Session:
+        return get_backend(request["backend"]).open(Path(request["onnx"]), self._settings(request))
 
-def _open(request: Request) -> Session:
-    return get_backend(request["backend"]).open(Path(request["onnx"]), _settings(request))
-
-
-def _settings(request: Request) -> Settings:
-    cache, config = request.get("cache"), request.get("config") or {}
-    return Settings(
-        threads=request["threads"],
-        seed=request.get("seed", 0),
-        cache=None if cache is None else Path(cache),
-        cold=config.get("cache") == "cold",
-    )
+    def _settings(self, request: Request) -> Settings:
+        cache, config = request.get("cache"), request.get("config") or {}
+        return Settings(
+            threads=request["threads"],
+            seed=request.get("seed", 0),
+            cache=None if cache is None else Path(cache),
+            cold=config.get("cache") == "cold",
+            progress=self._progress,
+        )
 
 
 def _make_eviction() -> Callable[[], object]:
@@ -214,11 +218,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker()
+
+    def send(reply: Reply) -> None:
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+    worker = Worker(lambda event: send({"progress": asdict(event)}))
     with replies:
         for line in sys.stdin:
-            replies.write(json.dumps(worker.answer(line)) + "\n")
-            replies.flush()
+            send(worker.answer(line))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -22,9 +23,12 @@ import profiler
 from lut.errors import BackendError
 from lut.records import DeviceFingerprint, MeasureConfig, freeze_value
 from profiler.backends.interface import Array, BuildReport, BuildSettings, Feeds, KernelRecord, NodeTime
+from profiler.progress import Event, Progress, silent
 
 LAST_WORDS = 5
 """Lines of the child's standard error that a failure quotes."""
+COMPILERS, COMPILING_S = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt"), 1200.0
+"""Runtimes that compile a network when it is opened, and how long that may take."""
 PATIENCE_S = 5.0
 """How long a child may take to end once its input has."""
 
@@ -186,10 +190,19 @@ class WorkerClient:
         threads: of a CPU runtime.
         cache: beginning of the paths of what the runtime keeps from one worker to the next (kernels that it chose or
             compiled), such as a table's path; None keeps nothing.
+        progress: told how far the runtime's compiler is.
     """
 
-    def __init__(self, backend: str = "onnxruntime", *, threads: int = 1, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        backend: str = "onnxruntime",
+        *,
+        threads: int = 1,
+        cache: Path | None = None,
+        progress: Progress = silent,
+    ) -> None:
         self.backend = backend
+        self.progress = progress
         self.threads = threads
         self.cache = cache
         self._child: _Child | None = None
@@ -224,7 +237,7 @@ class WorkerClient:
                 of the one whose median is the middle one.
         """
         request = self._about("time", path, config, reference) | {"builds": builds}
-        reply = self.request(request, config.timeout_s)
+        reply = self.request(request, self._patience(config, builds))
         return TimeReply(**_frozen(reply))
 
     def nodes(self, path: Path, config: MeasureConfig, *, runs: int = 20, reference: Path | None = None) -> NodesReply:
@@ -242,7 +255,7 @@ class WorkerClient:
         self, path: Path, config: MeasureConfig, *, runs: int = 20, reference: Path | None = None
     ) -> Callable[[], NodesReply]:
         """The same without waiting: call what is returned, before anything else is asked, for the reply."""
-        wait = self._start(self._about("nodes", path, config, reference) | {"runs": runs}, config.timeout_s)
+        wait = self._start(self._about("nodes", path, config, reference) | {"runs": runs}, self._patience(config, 2))
 
         def finish() -> NodesReply:
             reply = wait()
@@ -277,7 +290,7 @@ class WorkerClient:
 
     def build(self, path: Path, out: Path, settings: BuildSettings, *, timeout_s: float = 600.0) -> BuildReply:
         """Compile an ONNX file into an engine."""
-        request = self._about("build", path) | {"out": str(Path(out).absolute()), "settings": asdict(settings)}
+        request = self._about("build", path) | {"out": str(Path(out).absolute()), "settings": _plain(settings)}
         reply = self.request(request, timeout_s)
         if reply.get("failure") is not None:
             return BuildReply(None, reply["failure"])
@@ -297,6 +310,10 @@ class WorkerClient:
             raise BackendError(reply["failure"])
         return DeviceFingerprint.from_json(reply["fingerprint"])
 
+    def _patience(self, config: MeasureConfig, builds: int) -> float:
+        """How long to wait: a runtime that compiles for a GPU takes minutes before it runs anything."""
+        return config.timeout_s + (COMPILING_S * builds if self.backend in COMPILERS else 0.0)
+
     def request(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Ask the child, starting one where there is none; a reply without a `failure` succeeded."""
         return self._start(request, timeout_s)()
@@ -311,18 +328,22 @@ class WorkerClient:
             child.send(json.dumps(request))
 
         def wait() -> dict[str, Any]:
-            try:
-                line = child.replies.get(timeout=timeout_s)
-            except queue.Empty:
-                self.close(kill=True)
-                return {"failure": f"The worker took longer than {timeout_s:g} s for: {what}. It was stopped."}
-            except BaseException:
-                self.close(kill=True)
-                raise
-            if line is None:
-                return {"failure": self._bury(what)}
-            reply: dict[str, Any] = json.loads(line)
-            return reply
+            deadline = time.monotonic() + timeout_s
+            while True:
+                try:
+                    line = child.replies.get(timeout=max(deadline - time.monotonic(), 0.0))
+                except queue.Empty:
+                    self.close(kill=True)
+                    return {"failure": f"The worker took longer than {timeout_s:g} s for: {what}. It was stopped."}
+                except BaseException:
+                    self.close(kill=True)
+                    raise
+                if line is None:
+                    return {"failure": self._bury(what)}
+                reply: dict[str, Any] = json.loads(line)
+                if "progress" not in reply:
+                    return reply
+                self.progress(Event(**reply["progress"]))
 
         return wait
 
@@ -343,6 +364,11 @@ class WorkerClient:
         if self.cache is not None:
             more["cache"] = str(Path(self.cache).absolute())
         return request | more | {"reference": None if reference is None else str(Path(reference).absolute())}
+
+
+def _plain(settings: BuildSettings) -> dict[str, Any]:
+    """What can be sent; the worker tells progress by itself."""
+    return {item.name: getattr(settings, item.name) for item in fields(settings) if item.name != "progress"}
 
 
 def _frozen(reply: Mapping[str, Any]) -> dict[str, Any]:

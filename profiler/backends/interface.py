@@ -1,13 +1,14 @@
 """What a runtime must offer to latprune, and the records that it gives back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from lut.records import DeviceFingerprint
+from profiler.progress import Progress, silent
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array] | Sequence[Array]
@@ -45,12 +46,14 @@ class Settings:
         cache: beginning of the paths of caches that a runtime keeps from one process to the next (kernels that it chose
             or compiled), or None to start anew.
         cold: whether a GPU's cache is emptied before each launch; elsewhere who measures does that.
+        progress: told how far a compiler is.
     """
 
     threads: int = 1
     seed: int = 0
     cache: Path | None = None
     cold: bool = False
+    progress: Progress = field(default=silent, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,16 @@ class BuildSettings:
         optimisation_level: the builder's, 0 to 5, or None for its default.
         workspace_bytes: limit on scratch memory, or None.
         max_aux_streams: how many streams may run beside the first; each brings scratch memory of its own.
+        batches: least, best and most of the first dimension, for networks that leave it free; None where none does.
+        progress: told how far the compiler is; it stays in its process.
     """
 
     compute_capabilities: tuple[str, ...] = ()
     optimisation_level: int | None = None
     workspace_bytes: int | None = None
     max_aux_streams: int = 0
+    batches: tuple[int, int, int] | None = None
+    progress: Progress = field(default=silent, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from profiler.backends.trt_opening import Opener
 from profiler.backends.trt_session import EngineSession, ProfiledEngine
 from profiler.backends.trt_validity import EngineCheck, check_validity
 from profiler.nvml import GpuFacts, read_gpu
+from profiler.progress import Progress
 
 OLDEST, TOO_NEW = (10, 3), (12, 0)
 TIMING_ITERATIONS = 8
@@ -108,8 +109,8 @@ class TensorRt:
         if read_gpu() is None:
             raise no_gpu(self.name)
 
-        def build(path: Path, out: Path, cache: Path | None) -> BuildReport:
-            return self._build(path, out, BuildSettings(), cache)
+        def build(path: Path, out: Path, cache: Path | None, progress: Progress) -> BuildReport:
+            return self._build(path, out, BuildSettings(progress=progress), cache)
 
         return Opener(self.name, trt, build, _configure, "trtexec")
 

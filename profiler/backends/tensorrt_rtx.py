@@ -20,6 +20,7 @@ from profiler.backends.trt_opening import Opener
 from profiler.backends.trt_session import EngineSession
 from profiler.backends.trt_validity import EngineCheck, check_validity
 from profiler.nvml import read_gpu
+from profiler.progress import Progress
 
 INSTALL = 'pip install "latprune[tensorrt-rtx]"'
 NO_LAYERS = (
@@ -114,8 +115,10 @@ class TensorRtRtx:
             raise no_gpu(self.name)
         here = open_cuda().facts().compute_capability
 
-        def build(path: Path, out: Path, cache: Path | None) -> BuildReport:
-            return self.build(path, out, BuildSettings((here,)))  # kernels are chosen when it is loaded, not now
+        def build(path: Path, out: Path, cache: Path | None, progress: Progress) -> BuildReport:
+            return self.build(
+                path, out, BuildSettings((here,), progress=progress)
+            )  # kernels are chosen when it is loaded, not now
 
         def configure(config: Any) -> None:
             _target(trt, config, (here,))

@@ -13,6 +13,7 @@ from typing import Any
 from lut.errors import BackendError
 from profiler.backends.interface import BuildReport, BuildSettings
 from profiler.backends.trt_log import LogRecord, make_logger, read_kernels, read_memory
+from profiler.backends.trt_progress import BuildProgress, make_monitor
 from profiler.nvml import find_gpu
 
 MALFORMED = 32
@@ -49,6 +50,9 @@ def build_engine(
     config = builder.create_builder_config()
     pin(trt, config, settings)
     configure(config)
+    _allow_batches(builder, network, config, settings)
+    monitor = make_monitor(trt, BuildProgress(f"compile {path.name}", settings.progress))
+    config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         failure = _build_failure(path, records, settings)
@@ -79,6 +83,29 @@ def pin(trt: Any, config: Any, settings: BuildSettings) -> None:
         config.builder_optimization_level = settings.optimisation_level
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+
+
+def _allow_batches(builder: Any, network: Any, config: Any, settings: BuildSettings) -> None:
+    """Give inputs whose first dimension is free the batches that are asked for.
+
+    Raises:
+        BackendError: none were asked for, they are in no order, or another dimension is free.
+    """
+    inputs = [network.get_input(number) for number in range(network.num_inputs)]
+    free = [item for item in inputs if any(size < 0 for size in item.shape)]
+    if not free:
+        return
+    named = ", ".join(f"{item.name} {tuple(item.shape)}" for item in free)
+    if any(size < 0 for item in free for size in tuple(item.shape)[1:]):
+        raise BackendError(f"More than the batch is free in {named}. Export the network with fixed shapes.")
+    if settings.batches is None:
+        raise BackendError(f"The batch is free in {named}: say the least, the best and the most, or export it fixed.")
+    if not 0 < settings.batches[0] <= settings.batches[1] <= settings.batches[2]:
+        raise BackendError(f"Batches go from the least over the best to the most; given were {settings.batches}.")
+    profile = builder.create_optimization_profile()
+    for item in free:
+        profile.set_shape(item.name, *((batch, *tuple(item.shape)[1:]) for batch in settings.batches))
+    config.add_optimization_profile(profile)
 
 
 def write_atomically(out: Path, content: Any) -> None:

@@ -19,6 +19,7 @@ from profiler.backends.trt_nodes import GivenNode, join, read_inspector
 from profiler.backends.trt_session import EngineSession, LaunchSettings, ProfiledEngine
 from profiler.gpu_watch import GpuWatch
 from profiler.nvml import Gpu, GpuFacts, open_gpu
+from profiler.progress import Progress
 
 QUANTITY = "GPU compute time of one inference, single-shot"
 RUNTIME_CACHE, TIMING_CACHE = ".runtime-cache", ".timing-cache"
@@ -39,7 +40,7 @@ class Opener:
 
     name: str
     trt: Any
-    build: Callable[[Path, Path, Path | None], BuildReport]
+    build: Callable[[Path, Path, Path | None, Progress], BuildReport]
     configure: Callable[[Any], None]
     tool: str
 
@@ -75,7 +76,7 @@ class Opener:
             return path.read_bytes()
         with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
             out = Path(folder) / "network.engine"
-            self.build(path, out, _beside(settings.cache, TIMING_CACHE))
+            self.build(path, out, _beside(settings.cache, TIMING_CACHE), settings.progress)
             return out.read_bytes()
 
     def source(self, path: Path) -> list[str]:
