@@ -9,7 +9,7 @@ PYTHONS ?= python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lint types test test-slow test-gpu demo demo-photos coverage fidelity budgets solvers memory memory-budgets fusion versus fisher clean clean-all
+.PHONY: help install lint types test test-slow test-gpu gpu demo demo-photos coverage fidelity budgets solvers engines memory memory-budgets fusion versus fisher clean clean-all
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -49,7 +49,11 @@ test-slow: $(INSTALLED) ## the tests that take minutes
 	$(PYTHON) -m pytest -q --durations=10 -m "slow and not gpu"
 
 test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
-	$(PYTHON) -m pytest -q --durations=10 -m gpu
+	$(PYTHON) -m pytest -q --durations=10 -m gpu --every-gpu-test
+
+# More for it: make gpu GPU="--plan", "--report", "--again"
+gpu: $(INSTALLED) ## all that needs an NVIDIA GPU: tests, trtexec's figure, tables, budgets, engines: docs/gpu-<device>.md; resumable
+	$(PYTHON) -m benchmarks.gpu $(GPU)
 
 demo: $(INSTALLED) ## the main job on handwritten digits: train, profile, prune to half the time, export, check
 	$(PYTHON) tasks/run.py tasks/digits.py --budget 50% --out runs/digits
@@ -84,6 +88,10 @@ fusion: $(INSTALLED) ## the kernels that TensorRT for RTX makes of twelve networ
 # More for it: make memory-budgets MEMORY_BUDGETS="--only EDSR --precisions int8", "--again", "--report"
 memory-budgets: $(INSTALLED) ## six networks pruned to memory budgets, judged by the compiler: docs/memory_budgets.md; resumable
 	$(PYTHON) -m benchmarks.memory_budgets $(MEMORY_BUDGETS)
+
+# More for it: make engines ENGINES="--only EDSR", "--again", "--report"
+engines: $(INSTALLED) ## engines of six pruned networks for five capabilities in three precisions: docs/engines.md; resumable
+	$(PYTHON) -m benchmarks.engines $(ENGINES)
 
 # More for it: make versus VERSUS="--only resnet20 --budgets 75 50 --seeds 0", "--runtimes onnxruntime", "--full", "--report"
 versus: $(INSTALLED) ## pruned beside what others do: accuracy against measured latency, docs/versus.md; resumable
