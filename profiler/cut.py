@@ -108,8 +108,13 @@ def cut(
 
 
 def programs_after(groups: Iterable[ChannelGroup], remove: Removal, blocks: Sequence[Block] = ()) -> list[Program]:
-    """The programs that a network needs after a removal of channels and blocks, at its widths."""
-    needed = {program.module: program for group in groups if remove.get(group.name) for program in group.programs}
+    """The programs that a network holds after a removal of channels and blocks, at its widths.
+
+    A network that loses anything has all of its groups' programs, one that loses nothing has none: so its form does not
+    hang on which widths are chosen, and what was measured at some is what is deployed at others.
+    """
+    any_gone = bool(blocks) or any(remove.values())
+    needed = {program.module: program for group in groups if any_gone for program in group.programs}
     return [narrow_program(without(*found), remove) for found in _around(needed, blocks)]
 
 

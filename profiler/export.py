@@ -1,10 +1,6 @@
 """Write a network as ONNX with PyTorch's own exporter, and check the file against the module."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +14,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lut.errors import LatpruneError
 from profiler.collecting import without_collecting
-from profiler.export_graph import fold, tidy
+from profiler.export_graph import finish, fold, quiet, tidy
+from profiler.folding import drop, fold_norms
 from profiler.trace import undisturbed, without_fusing
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints and warns about its own progress; its errors still come through as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def to_onnx(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
@@ -48,9 +29,8 @@ def to_onnx(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
     Raises:
         LatpruneError: the exporter cannot translate the network; the message is the exporter's.
     """
-    graph = _exported(model, inputs, optimize=True)
-    tidy(graph)
-    return onnx_ir.to_proto(graph)
+    found = fold_norms(export_named(model, inputs))
+    return finish(drop(found.model, found.norms), own_names(model))
 
 
 def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
@@ -59,17 +39,23 @@ def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
     Raises:
         LatpruneError: as `to_onnx`.
     """
-    graph = _exported(model, inputs, optimize=False)
+    graph = _exported(model, inputs)
     fold(graph)
     tidy(graph)
     return onnx_ir.to_proto(graph)
 
 
-def _exported(model: nn.Module, inputs: Sequence[Any], *, optimize: bool) -> onnx_ir.Model:
-    with undisturbed(model), without_fusing(), _quiet(), without_collecting():
+def own_names(model: nn.Module) -> set[str]:
+    """Names of all parameters and buffers, shared ones by each of theirs."""
+    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    return {name for name, _ in parameters} | {name for name, _ in buffers}
+
+
+def _exported(model: nn.Module, inputs: Sequence[Any]) -> onnx_ir.Model:
+    with undisturbed(model), without_fusing(), quiet(), without_collecting():
         model.eval()
         try:
-            program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=optimize, verbose=False)
+            program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=False, verbose=False)
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {first}") from error

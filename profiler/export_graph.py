@@ -4,10 +4,14 @@ What is left out stems from the way in which PyTorch lays tensors in memory, or 
 """
 
 import contextlib
-from collections.abc import Iterator
+import io
+import logging
+import warnings
+from collections.abc import Collection, Iterator
 from math import prod
 
 import numpy as np
+import onnx
 import onnx_ir
 from onnx_ir.convenience import get_const_tensor
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
@@ -15,6 +19,28 @@ from onnxscript import optimizer
 
 KEPT_WHOLE = "latprune.kept"
 """Stands for the domain of nodes that the folding of constants is not to look at."""
+
+BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Operations that may take a bias."""
+
+BIAS = 2
+"""Which of their inputs it is."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The exporter prints and warns about its own progress; its errors still come through as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def fold(model: onnx_ir.Model) -> None:
@@ -77,6 +103,48 @@ def _write_ends(node: onnx_ir.Node) -> None:
         whole = [lengths[axis] for axis in axes]
         pairs = zip(places, whole, strict=True)
         _give(node, position, [min(max(place + length * (place < 0), 0), length) for place, length in pairs])
+
+
+def finish(model: onnx.ModelProto, own: Collection[str]) -> onnx.ModelProto:
+    """Simplify a graph as it stands at its widths, the way the exporter would: what does nothing at these goes.
+
+    Everything that is measured or deployed passes here last, so that equal networks become equal files. Weights' values
+    have no part in it: a bias that is zero before training stays, for it is none afterwards.
+
+    Args:
+        model: with all sizes written out; what it tells of shapes is found anew.
+        own: names of the network's parameters and buffers.
+
+    Returns:
+        Another model; values that are left keep their names.
+    """
+    graph = onnx_ir.from_proto(model)
+    for node in graph.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = value.type = None
+    with quiet(), _biases_hidden(graph, own):
+        optimizer.optimize(graph)
+    tidy(graph)
+    return onnx_ir.to_proto(graph)
+
+
+@contextlib.contextmanager
+def _biases_hidden(model: onnx_ir.Model, own: Collection[str]) -> Iterator[None]:
+    """No pass sees meanwhile what stands in the network's biases."""
+    hidden = {
+        value: value.const_value
+        for node in model.graph
+        for value in (node.inputs if node.op_type == "Add" else node.inputs[BIAS:] if node.op_type in BIASED else ())
+        if value is not None and value.name in own and value.const_value is not None
+    }
+    for value in hidden:
+        value.const_value = None
+    try:
+        yield
+    finally:
+        for value, content in hidden.items():
+            value.const_value = content
 
 
 def tidy(model: onnx_ir.Model) -> None:

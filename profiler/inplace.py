@@ -26,23 +26,23 @@ MERGED = "merged"
 
 @dataclass(frozen=True)
 class Owners:
-    """Which unit each value of the exported graph belongs to."""
+    """Which unit each value of the exported graphs belongs to."""
 
     unit_of: Mapping[str, int]
 
     @staticmethod
     def of(variants: Variants) -> "Owners":
         """Read the owners off the matched values; a value in between belongs to the unit that reads it."""
-        graph = variants.base.graph
         owner = variants.network.cut.owner
         found = {name: owner[value] for name, value in variants.value_of.items() if value in owner}
-        for node in reversed(graph.node):
-            known = next((found[name] for name in node.output if name in found), None)
-            if known is None:
-                known = next((found[r] for r in _read_by(graph, node) if r in found), None)
-            if known is not None:
-                for name in node.output:
-                    found.setdefault(name, known)
+        for graph in (model.graph for model in (variants.base, variants.whole) if model is not None):
+            for node in reversed(graph.node):
+                known = next((found[name] for name in node.output if name in found), None)
+                if known is None:
+                    known = next((found[r] for r in _read_by(graph, node) if r in found), None)
+                if known is not None:
+                    for name in node.output:
+                        found.setdefault(name, known)
         return Owners(found)
 
 

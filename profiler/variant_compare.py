@@ -19,9 +19,10 @@ from onnx import numpy_helper
 
 from lut.program import Axis
 from lut.records import ChannelGroup, Coordinate
+from profiler.export import own_names
 from profiler.groups import axes_of
 from profiler.network import Network
-from profiler.variant_sizes import OUTPUT, Number, Place, Row, Sized, VariantError, Widths, own_names, row_of
+from profiler.variant_sizes import OUTPUT, Number, Place, Row, Sized, VariantError, Widths, row_of
 
 COMPARED_MOST = 4
 """Export at so many other widths at most."""

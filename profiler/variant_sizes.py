@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import nn
 
 from lut.errors import LatpruneError
 from lut.records import Coordinate
+from profiler.export import own_names
 from profiler.network import Network
 
 SIZED = {"Reshape": 1, "Expand": 1, "Split": 1}
@@ -173,12 +173,6 @@ class _Known:
             if row is None or row.step:
                 raise VariantError(f"the bias of {where} is not a parameter of the network")
             yield Sized((number, 2), (self.length(node.output[0], 1, where),), (), row)
-
-
-def own_names(model: nn.Module) -> set[str]:
-    """Names of all parameters and buffers, shared ones by each of theirs."""
-    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-    return {name for name, _ in parameters} | {name for name, _ in buffers}
 
 
 def row_of(array: NDArray[Any]) -> Row | None:

@@ -7,7 +7,7 @@ runtime's nodes are assigned to units by the values that they write.
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,10 +19,20 @@ from onnx import numpy_helper
 from torch import nn
 
 from lut.errors import BackendError
+from lut.program import Program
 from profiler.backends.onnxruntime import evaluate
 from profiler.branches import Block
 from profiler.cut import Removal, awaken, cut, cut_positions, lost_positions
-from profiler.export import export_named, flat_arrays, largest_difference, lively, output_arrays
+from profiler.export import (
+    export_named,
+    flat_arrays,
+    largest_difference,
+    lively,
+    output_arrays,
+    own_names,
+    to_onnx,
+)
+from profiler.export_graph import BIAS, finish
 from profiler.folding import drop, fold_norms
 from profiler.narrowing import narrow_program, outermost
 from profiler.network import Network
@@ -31,14 +41,12 @@ from profiler.proof import some_of, uneven_removal
 from profiler.trace import record
 from profiler.variant_blocks import UnfoundError, take_out
 from profiler.variant_compare import choose_widths, sizes_by_comparing, some_removal
-from profiler.variant_sizes import OUTPUT, Sized, VariantError, sizes_by_values
+from profiler.variant_sizes import Sized, VariantError, sizes_by_values
+from profiler.variant_slicing import add_weight, rewrite, without_positions, without_weights
 from profiler.variant_values import match_values
 
 SAME = 1e-3
 """Largest relative difference of a sliced graph's outputs from the shrunk network's (float32, other kernels)."""
-
-BIAS = 2
-"""Which input of a convolution its bias is."""
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +56,11 @@ class Variants:
     """An exported graph, ready to be written at any widths.
 
     Attributes:
-        base: the graph at full widths, constants folded, parameters under their own names.
-        value_of: for each value of the graph that was recognised, the trace's value.
+        base: the graph at full widths, constants folded, parameters under their own names; modules that a smaller
+            network runs as programs are programs.
+        whole: the same of the network as it is, without programs, values under names of their own; None where there
+            are no programs.
+        value_of: for each value of the graphs that was recognised, the trace's value.
         sizes: the places in the graph whose numbers follow the widths.
         folded: numbers of nodes that others have taken up; they are not written.
         anew_because: why slicing does not give the shrunk network and each variant is exported anew, or None.
@@ -57,6 +68,7 @@ class Variants:
 
     network: Network
     base: onnx.ModelProto
+    whole: onnx.ModelProto | None
     value_of: Mapping[str, int]
     sizes: tuple[Sized, ...] = ()
     folded: tuple[int, ...] = ()
@@ -67,27 +79,33 @@ class Variants:
         """The graph's initialisers; they share its memory."""
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in self.base.graph.initializer}
 
+    @cached_property
+    def own(self) -> set[str]:
+        """Names of the network's parameters and buffers."""
+        return own_names(self.network.model)
+
     def at(self, remove: Removal, blocks: Sequence[Block] = ()) -> onnx.ModelProto:
-        """The graph without these choices of each group, and without these blocks.
+        """The graph without these choices of each group, and without these blocks, as `to_onnx` writes the cut network.
 
         Raises:
             LatpruneError: the exporter cannot write the network.
         """
+        if self.whole is not None and not blocks and not any(remove.values()):
+            return finish(self.whole, self.own)
         if self.anew_because:
             return self._anew(remove, blocks)
         try:
-            return self.sliced(remove, blocks)
+            return finish(self.sliced(remove, blocks), self.own)
         except UnfoundError as error:
             log.warning("this variant is exported anew: %s", error)
             return self._anew(remove, blocks)
 
     def _anew(self, remove: Removal, blocks: Sequence[Block]) -> onnx.ModelProto:
         smaller = cut(self.network.model, self.network.groups, remove, blocks=blocks)
-        found = fold_norms(export_named(smaller, self.network.inputs))
-        return drop(found.model, found.norms)
+        return to_onnx(smaller, self.network.inputs)
 
     def sliced(self, remove: Removal, blocks: Sequence[Block] = ()) -> onnx.ModelProto:
-        """The graph with its weights sliced, its sizes rewritten, and blocks taken out.
+        """The graph with its weights sliced, its sizes rewritten, and blocks taken out, not yet simplified.
 
         Raises:
             VariantError: a size in the graph cannot be rewritten.
@@ -95,10 +113,10 @@ class Variants:
         """
         widths = {name: size - len(set(remove.get(name, ()))) for name, size in self.network.widths.items()}
         lost = lost_positions(self.network.groups, {name: gone for name, gone in remove.items() if gone})
-        model = _without_weights(self.base)
-        fresh = {name: _without(self.arrays[name], dims) for name, dims in lost.items() if name in self.arrays}
+        model = without_weights(self.base)
+        fresh = {name: without_positions(self.arrays[name], dims) for name, dims in lost.items() if name in self.arrays}
         for sized in self.sizes:
-            _rewrite(model.graph, sized, widths, fresh)
+            rewrite(model.graph, sized, widths, fresh)
         drop(model, self.folded)
         if blocks:
             take_out(model.graph, blocks, self.network.trace, self.value_of)
@@ -108,7 +126,7 @@ class Variants:
                 model.graph.initializer.append(tensor)
         for name, array in fresh.items():
             if name in read:
-                _add(model.graph, name, array)
+                add_weight(model.graph, name, array)
         return model
 
     def widths_removal(self, widths: Mapping[str, int]) -> dict[str, range]:
@@ -116,63 +134,16 @@ class Variants:
         return {name: range(widths[name], size) for name, size in self.network.widths.items() if widths[name] < size}
 
 
-def _without(array: NDArray[Any], lost: Mapping[int, Sequence[int]]) -> NDArray[Any]:
-    """The array without these positions of its dimensions; no copy where only the last ones go."""
-    for dimension, gone in lost.items():
-        length = array.shape[dimension]
-        if list(gone) == list(range(length - len(gone), length)):
-            array = array[(slice(None),) * dimension + (slice(length - len(gone)),)]
-        else:
-            array = np.delete(array, gone, axis=dimension)
-    return array
-
-
-def _rewrite(graph: onnx.GraphProto, sized: Sized, widths: Mapping[str, int], fresh: dict[str, NDArray[Any]]) -> None:
-    """Put numbers into the graph, those of inputs into `fresh` as new initialisers."""
-    number, place = sized.place
-    now = sized.at(widths)
-    if number == OUTPUT:
-        for dimension, length in zip(graph.output[int(place)].type.tensor_type.shape.dim, now.tolist(), strict=True):
-            dimension.dim_value = length
-    elif isinstance(place, int):
-        node = graph.node[number]
-        name = f"{node.output[0]}::{place}"
-        fresh[name] = now
-        node.input[place] = name
-    else:
-        attribute = next(a for a in graph.node[number].attribute if a.name == place)
-        if attribute.type == onnx.AttributeProto.INT:
-            attribute.i = int(now)
-        else:
-            attribute.ints[:] = now.tolist()
-
-
-def _add(graph: onnx.GraphProto, name: str, array: NDArray[Any]) -> None:
-    """Add an initialiser; its elements are copied once."""
-    tensor = graph.initializer.add()
-    tensor.name, tensor.data_type = name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    tensor.dims.extend(array.shape)
-    tensor.raw_data = array.tobytes()
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without its initialisers, and without shapes that would no longer be true."""
-    bare = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
-    bare.opset_import.extend(model.opset_import)
-    bare.functions.extend(model.functions)
-    bare.graph.name = model.graph.name
-    bare.graph.node.extend(model.graph.node)
-    bare.graph.input.extend(model.graph.input)
-    bare.graph.output.extend(model.graph.output)
-    return bare
-
-
-def prepare(network: Network) -> Variants:
+def prepare(network: Network, stay: Collection[str] = ()) -> Variants:
     """Export a network once, for writing it at any widths, and prove it at two uneven removals.
 
     Matching and proof are done on an awake copy (random weights, no constant inputs), so that no two values look alike
     by chance; then the real weights take their places. Where the values do not tell all sizes, the network is exported
-    at a few other widths, too.
+    at a few other widths, too; and where it holds programs once it is cut, once more as it is.
+
+    Args:
+        network: all of it.
+        stay: names of groups that no variant will be without.
 
     Raises:
         LatpruneError: the exporter cannot write the network.
@@ -181,15 +152,50 @@ def prepare(network: Network) -> Variants:
     inputs = lively(network.inputs)
     trace = record(awake, inputs, fingerprints=True)
     base = export_named(_at(awake, network, {}), inputs)
-    variants = Variants(network, base, {})
+    whole = _apart(export_named(awake, inputs), own_names(awake)) if _programs(network) else None
+    variants = Variants(network, base, whole, {})
     if [value.shape for value in trace.values] == [value.shape for value in network.trace.values]:
-        variants = replace(variants, value_of=match_values(base, trace, flat_arrays(inputs)))
-        variants = _sized(variants, awake, inputs)
+        known = match_values(base, trace, flat_arrays(inputs))
+        known |= match_values(whole, trace, flat_arrays(inputs)) if whole is not None else {}
+        variants = replace(variants, network=_staying(network, stay), value_of=known)
+        variants = replace(_sized(variants, awake, inputs), network=network)
     else:
         variants = replace(variants, anew_because="its operations depend on the weights' or the inputs' values")
     if variants.anew_because:
         log.warning("each variant is exported anew: %s", variants.anew_because)
-    return _folded(replace(variants, base=_with_weights(base, network.model)))
+    filled = replace(variants, base=_with_weights(base, network.model))
+    if whole is not None:
+        found = fold_norms(_with_weights(whole, network.model))
+        filled = replace(filled, whole=drop(found.model, found.norms))
+    return _folded(filled)
+
+
+def _staying(network: Network, stay: Collection[str]) -> Network:
+    """The network with these groups frozen."""
+    groups = [
+        replace(group, size=0, frozen_because="it stays", programs=()) if group.name in stay else group
+        for group in network.groups
+    ]
+    return replace(network, structure=replace(network.structure, groups=tuple(groups))) if stay else network
+
+
+APART = "whole."
+"""Begins the names of values in the graph without programs: the exporter gives the same ones to others."""
+
+
+def _apart(model: onnx.ModelProto, own: Collection[str]) -> onnx.ModelProto:
+    """The graph with all values but inputs and parameters renamed, in place."""
+    kept = {value.name for value in model.graph.input} | set(own) | {""}
+
+    def named(name: str) -> str:
+        return name if name in kept else APART + name
+
+    for node in model.graph.node:
+        node.input[:] = [named(name) for name in node.input]
+        node.output[:] = [named(name) for name in node.output]
+    for value in [*model.graph.output, *model.graph.value_info, *model.graph.initializer]:
+        value.name = named(value.name)
+    return model
 
 
 def _folded(variants: Variants) -> Variants:
@@ -229,21 +235,26 @@ def _sized(variants: Variants, awake: nn.Module, inputs: Sequence[Any]) -> Varia
 
 def _at(model: nn.Module, network: Network, remove: Removal) -> nn.Module:
     """A copy of the network without these choices, with the same programs in it at any removal."""
-    programs = {id(program): program for group in network.groups for program in group.programs}
     smaller = cut_positions(model, lost_positions(network.groups, remove), share=True)
-    return install(smaller, [narrow_program(program, remove) for program in outermost(list(programs.values()))])
+    return install(smaller, [narrow_program(program, remove) for program in _programs(network)])
+
+
+def _programs(network: Network) -> list[Program]:
+    """The programs that the network holds once it is cut."""
+    programs = {id(program): program for group in network.groups for program in group.programs}
+    return outermost(list(programs.values()))
 
 
 def _with_weights(base: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
     """The same graph with a model's own weights."""
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    filled = _without_weights(base)
+    filled = without_weights(base)
     for tensor in base.graph.initializer:
         own = tensors.get(tensor.name)
         if own is None:
             filled.graph.initializer.append(tensor)
         else:
-            _add(filled.graph, tensor.name, own.detach().cpu().numpy())
+            add_weight(filled.graph, tensor.name, own.detach().cpu().numpy())
     return filled
 
 
@@ -257,7 +268,7 @@ def _trial(variants: Variants, awake: nn.Module, inputs: Sequence[Any]) -> str |
     groups = [group for group in network.groups if group.size > 1]
     for remove in ({group.name: some_of(group, generator) for group in groups}, uneven_removal(groups, 0)):
         try:
-            sliced = variants.sliced(remove)
+            sliced = finish(variants.sliced(remove), variants.own)
             found = list(evaluate(sliced.SerializeToString(), flat_arrays(inputs)).values())
         except (VariantError, BackendError) as error:
             return str(error).splitlines()[0]

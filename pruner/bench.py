@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from lut import LatencyTable, Predictor, TableFile
 from lut.errors import BackendError, MissingFamilyError, TableError
 from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMeasurement
@@ -96,10 +98,13 @@ class Bench:
         assert reply.ratio is not None
         return reply.ratio
 
+    def variant(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> onnx.ModelProto:
+        """The network at these widths, without blocks, as it is timed here."""
+        return self.variants.at(self.variants.widths_removal(widths), [self.blocks[name] for name in gone])
+
     def _write(self, widths: Mapping[str, int], gone: Sequence[str]) -> Path:
         path = Path(self._folder.name) / "pruned.onnx"
-        blocks = [self.blocks[name] for name in gone]
-        write_onnx(self.variants.at(self.variants.widths_removal(widths), blocks), path)
+        write_onnx(self.variant(widths, gone), path)
         return path
 
     def ratio_at(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> float:

@@ -73,6 +73,12 @@ def out_of_place(model: nn.Module, network: Network) -> frozenset[str]:
     )
 
 
+def without_programs_of(fixed: Collection[str], network: Network) -> Network:
+    """The network in which groups that stay at full width ask for no module to be run as a program."""
+    groups = tuple(replace(g, programs=()) if g.name in fixed else g for g in network.groups)
+    return replace(network, structure=replace(network.structure, groups=groups))
+
+
 def renamed(groups: Iterable[ChannelGroup], names: Mapping[str, str]) -> list[ChannelGroup]:
     """The same groups, their members named as in a larger model of which the network is a part."""
     groups = list(groups)
