@@ -85,7 +85,9 @@ def prune(
         )
         opened = table if isinstance(table, LatencyTable) else _open(Path(table), config)
         ahead = opened.fingerprint.ahead_of_time
-        client = stack.enter_context(WorkerClient(RUNNER if ahead else config.backend, threads=config.threads))
+        client = stack.enter_context(
+            WorkerClient(RUNNER if ahead else config.backend, threads=config.threads, cache=opened.path)
+        )
         if ahead and budget.on_latency:
             raise TableError(
                 f"{opened.name} was made ahead of time: it holds memory and no latencies, so --budget cannot be met "
