@@ -297,6 +297,8 @@ def measure(
         raise
     except Exception as error:
         raise LatpruneError(f"{path} is not an ONNX file that can be read ({type(error).__name__}).") from error
+    if backend in COMPILES:
+        config = replace(config, timeout_s=max(config.timeout_s, COMPILING_S))
     progress(Event("measure", 0, 1))
     with WorkerClient(backend, threads=threads, progress=progress) as client:
         reply = client.time(path, config, reference=reference, builds=BUILDS)

@@ -24,6 +24,7 @@ ENGINES = (".engine", ".plan")
 BUILDERS = ("tensorrt-rtx", "tensorrt")
 TOLERANCES = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.2}
 """How far outputs may lie from the same network's in ONNX Runtime on the CPU, over the largest value of that output."""
+NO_PROMISE = "no side-car: nothing is known of what was promised"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class EngineReport:
 
     Attributes:
         measured_ms, noise, samples, backend, discarded: as of every network that is measured.
+        p99_ms: the 99th percentile, where there are samples enough.
         predicted_ms: what its side-car promised, or None.
         difference: of its outputs from the ONNX file's, over the largest value of each output; None without that file.
         tolerance: that its precision has.
+        command: NVIDIA's own, which reproduces the median.
         remarks: what could not be compared, and why.
     """
 
@@ -57,9 +60,11 @@ class EngineReport:
     samples: int
     backend: str
     discarded: int = 0
+    p99_ms: float | None = None
     predicted_ms: float | None = None
     difference: float | None = None
     tolerance: float | None = None
+    command: str | None = None
     remarks: tuple[str, ...] = ()
 
     @property
@@ -224,8 +229,10 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
             samples=len(timed.samples_ms),
             backend=runtime,
             discarded=timed.discarded,
+            p99_ms=timed.p99_ms,
             predicted_ms=car.predicted_ms if car is not None else None,
-            remarks=() if car is not None else ("no side-car: nothing is known of what was promised",),
+            command=timed.command,
+            remarks=(*timed.remarks, *(() if car is not None else (NO_PROMISE,))),
         )
         source = path.with_name((car.onnx if car is not None else None) or MODEL)
         if not source.is_file():

@@ -83,7 +83,7 @@ def ask_worker(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         | {"PYTHONPATH": str(folder)},
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # behind its lines of progress
     return found
 
 

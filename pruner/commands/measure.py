@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from pruner.commands.options import Batch, Input, Json, Precision, Threads, find
 from pruner.commands.output import print_json, results
 from pruner.commands.parsing import OptionError
 from pruner.commands.progress import working
-from pruner.show import format_ms, memory_line
+from pruner.show import format_ms, format_percent, memory_line
 
 if TYPE_CHECKING:
     from profiler.progress import Progress
@@ -72,6 +72,21 @@ def measure(
     console.print(f"{format_ms(found['measured_ms'], found['noise'])} ({spread}) on {found['backend']}")
     if found.get("total_bytes") is not None:
         console.print(memory_line(found))
+    for line in gpu_lines(found):
+        console.print(line, soft_wrap=True)
+
+
+def gpu_lines(found: Mapping[str, Any]) -> list[str]:
+    """What is said only of figures from a GPU: the slow end, the builds, how to reproduce it, what to know of it."""
+    lines = []
+    if found.get("p99_ms") is not None:
+        lines.append(f"99 of 100 runs are within {format_ms(found['p99_ms'])}")
+    if found.get("between_builds") is not None:
+        count, spread = len(found["builds_ms"]), format_percent(found["between_builds"])
+        lines.append(f"{count} engines built anew differ by {spread}; the figure is the middle one's")
+    if found.get("command") is not None:
+        lines.append(f"to compare: {found['command']}")
+    return [*lines, *(found.get("remarks") or ())]
 
 
 def _measure_engine(path: Path, backend: str | None, json: bool) -> None:
@@ -91,8 +106,8 @@ def _measure_engine(path: Path, backend: str | None, json: bool) -> None:
         if report.difference is not None:
             words = "agree" if report.is_right else "do NOT agree"
             console.print(f"outputs {words} with the ONNX file's: {report.difference:.2g} apart", soft_wrap=True)
-        for remark in report.remarks:
-            console.print(remark, soft_wrap=True)
+        for line in gpu_lines(report.to_json()):
+            console.print(line, soft_wrap=True)
     if not report.is_right:
         raise typer.Exit(1)
 

@@ -1,0 +1,60 @@
+"""What `latprune measure` says of a figure from a GPU; figures here are made up."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from profiler.worker_client import TimeReply
+from pruner import deploy
+from pruner.commands.measure import gpu_lines
+from pruner.deploy import BUILDS, COMPILES, COMPILING_S, measure
+from tests.profiler.networks import write_conv_net
+
+
+def test_a_figure_from_the_processor_says_nothing_more() -> None:
+    assert gpu_lines({"measured_ms": 1.0, "p99_ms": None, "between_builds": None, "command": None}) == []
+
+
+def test_a_figure_from_a_gpu_tells_its_slow_end_its_builds_and_how_to_reproduce_it() -> None:
+    found = {
+        "p99_ms": 1.25,
+        "between_builds": 0.031,
+        "builds_ms": (1.0, 1.02, 0.99),
+        "command": "trtexec --loadEngine=net.engine",
+        "remarks": ("clocks were not locked",),
+    }
+    assert gpu_lines(found) == [
+        "99 of 100 runs are within 1.25 ms",
+        "3 engines built anew differ by 3.1 %; the figure is the middle one's",
+        "to compare: trtexec --loadEngine=net.engine",
+        "clocks were not locked",
+    ]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-cuda", *COMPILES])
+def test_a_compiling_runtime_is_given_the_time_for_several_builds(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Worker:
+        def __init__(self, name: str, **more: Any) -> None:
+            self.name = name
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            return None
+
+        def time(self, path: Path, config: Any, **more: Any) -> TimeReply:
+            asked.append({"timeout_s": config.timeout_s, **more})
+            return TimeReply(samples_ms=(1.0,), median_ms=1.0, noise=0.0, p99_ms=1.1, command="trtexec")
+
+    monkeypatch.setattr(deploy, "WorkerClient", Worker)
+    report = measure(write_conv_net(tmp_path / "network.onnx"), backend=backend)
+    assert asked[0]["builds"] == BUILDS  # which means nothing to a runtime that compiles nothing
+    assert (asked[0]["timeout_s"] == COMPILING_S) is (backend in COMPILES)
+    assert report.to_json()["p99_ms"] == 1.1
+    assert report.to_json()["command"] == "trtexec"
