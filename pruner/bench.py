@@ -93,7 +93,7 @@ class Bench:
         Raises:
             BackendError: it cannot be measured.
         """
-        with WorkerClient(self.client.backend, threads=self.client.threads) as client:
+        with WorkerClient(self.client.backend, threads=self.client.threads, cache=self.client.cache) as client:
             reply = self._timed(client, path, config)
         assert reply.ratio is not None
         return reply.ratio

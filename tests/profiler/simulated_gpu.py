@@ -14,6 +14,8 @@ from profiler.gpu_watch import GpuReading, GpuWatch
 
 THROTTLED_SPEED = 0.8
 LOOK_S = 1e-4
+LAST_KERNEL_S = 5e-6
+"""What the GPU still has to do when the host has enqueued all, where it always waits for the host."""
 
 
 def steady(now: float) -> float:
@@ -98,6 +100,6 @@ class SimulatedNetwork:
         self.count += 1
         enqueue = self.enqueue_s * (0.01 if self.graph else 1.0)
         gpu = self.gpu_s * slow * next(self.factors) / self.gpu.speed_now()
-        between_events = max(gpu, enqueue)
+        between_events = max(gpu, enqueue + LAST_KERNEL_S)
         self.gpu.pass_time(between_events * self.launches)
         return Lap(between_events * 1e3, enqueue * 1e3)

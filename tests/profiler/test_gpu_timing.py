@@ -116,10 +116,12 @@ def test_warming_up_goes_on_while_laps_become_faster_and_gives_up_in_the_end() -
 def test_a_launch_bound_network_is_found_and_a_graph_tells_the_gpus_own_time() -> None:
     gpu = SimulatedGpu()
     plain = SimulatedNetwork(gpu, gpu_s=2e-4, enqueue_s=5e-4)
-    assert is_launch_bound([plain.lap() for _ in range(9)])
+    laps = [plain.lap() for _ in range(9)]
+    assert is_launch_bound(laps)
+    assert not any(lap.enqueue_ms >= lap.gpu_ms for lap in laps)
     found = measure_gpu(plain, CONFIG, clock=gpu.clock)
     assert found.launch_bound
-    assert found.median_ms == pytest.approx(0.5)
+    assert found.median_ms == pytest.approx(0.505)
     assert any("a CUDA graph avoids that" in remark for remark in found.remarks)
     captured = measure_gpu(SimulatedNetwork(gpu, 2e-4, 5e-4, graph=True), CONFIG, clock=gpu.clock)
     assert not captured.launch_bound

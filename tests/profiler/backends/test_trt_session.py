@@ -73,12 +73,13 @@ def test_whether_plain_launches_would_hold_the_gpu_up_is_known() -> None:
     assert not open_session(SimulatedCuda(gpu_ms=0.2, enqueue_ms=0.1)).plain_launch_bound
 
 
-def test_a_cold_cache_is_emptied_before_every_lap() -> None:
-    cuda = SimulatedCuda()
+def test_a_cold_cache_is_emptied_before_every_lap_which_is_one_inference() -> None:
+    cuda = SimulatedCuda(gpu_ms=0.01)
     session = open_session(cuda, LaunchSettings(flush_bytes=100))
     before = cuda.filled
     session.lap()
     assert cuda.filled == before + 1
+    assert (session.launches, cuda.launched) == (1, 1)
 
 
 def test_an_engine_of_any_batch_runs_at_its_profiles_best() -> None:
