@@ -39,8 +39,8 @@ BLOCK_S = 0.01
 """A block of laps takes about this long, so that looking at the GPU between blocks does not matter."""
 LEAST_BLOCK, LARGEST_BLOCK = 4, 64
 LAUNCH_BOUND = 0.9
-"""A GPU that waits for its launches ends a last kernel after the last of them: its time is a little longer than the host's,
-never shorter. So from this share on, the host's time is what it waits for."""
+"""A GPU that waits for its launches still has a kernel to end after the last of them: its time is a little longer than
+the host's, never shorter. So from this share on, the host's time is what it waits for."""
 SHORT_MS = 0.05
 """A network whose inference is shorter is launched many times in one graph, for `BATCH_MS`."""
 BATCH_MS = 0.5

@@ -6,6 +6,7 @@ Its clock moves only when something is launched. Its telemetry goes through the 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from math import inf
 
 import numpy as np
 
@@ -31,12 +32,14 @@ class SimulatedGpu:
         throttled: stretches of time in which clocks are held down, and counted as such.
         told: whether it tells of itself (a GPU that does not counts nothing).
         others: processes that use it beside this one.
+        lost_after: when it stops telling of itself, for good.
     """
 
     speed: Callable[[float], float] = steady
     throttled: Sequence[tuple[float, float]] = ()
     told: bool = True
     others: int = 0
+    lost_after: float = inf
     now: float = 0.0
     counted_ns: float = 0.0
 
@@ -57,6 +60,8 @@ class SimulatedGpu:
 
     def _read(self) -> GpuReading:
         self.pass_time(LOOK_S)
+        if self.now > self.lost_after:
+            return GpuReading(failure="GPU is lost")
         if not self.told:
             return GpuReading()
         return GpuReading(

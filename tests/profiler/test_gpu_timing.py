@@ -81,6 +81,13 @@ def test_a_gpu_that_tells_nothing_is_measured_all_the_same() -> None:
     assert found.clocks_mhz is None
 
 
+def test_a_gpu_that_stops_telling_half_way_is_measured_on_and_that_is_said() -> None:
+    gpu = SimulatedGpu(lost_after=0.4)
+    found = measure_gpu(SimulatedNetwork(gpu), CONFIG, watch=gpu.watch(), clock=gpu.clock)
+    assert found.median_ms == pytest.approx(2.0)
+    assert any("stopped telling of itself: GPU is lost" in remark for remark in found.remarks)
+
+
 def test_other_processes_and_moving_clocks_are_said() -> None:
     gpu = SimulatedGpu(speed=lambda now: 1.0 if int(now * 10) % 2 else 0.99, others=2)
     found = measure_gpu(SimulatedNetwork(gpu), CONFIG, watch=gpu.watch(), clock=gpu.clock)
