@@ -61,6 +61,11 @@ def capability_of(device: str) -> str:
     plain = re.sub(r"\b(RTX|GTX)(?=[0-9])", r"\1 ", plain)
     plain = re.sub(r"(?<=[0-9])(TI|SUPER)\b", "", plain)
     spaced = f" {plain} "
+    if " DLA " in spaced:
+        raise BackendError(
+            f"{device!r} is Jetson's accelerator beside the GPU, for which nothing is compiled here. Build there: "
+            "trtexec --useDLACore=0 --allowGPUFallback on the file of latprune export RUN/ --backend onnxruntime."
+        )
     for name, capability in DEVICES:
         if f" {name} " in spaced:
             return capability

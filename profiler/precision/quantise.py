@@ -4,6 +4,8 @@ Symmetric, weights per channel, biases in floats, as TensorRT wants Q/DQ pairs. 
 only its inputs: what it writes stays in floats until the next contraction reads it.
 """
 
+import contextlib
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,15 +56,28 @@ def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> onnx.ModelProt
     copy.CopyFrom(model)
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         out = Path(folder, "int8.onnx")
-        tool.quantize_static(
-            copy,
-            str(out),
-            _Reader([name_feeds(feeds, wanted) for feeds in batches]),
-            quant_format=tool.QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
-            per_channel=True,
-            activation_type=tool.QuantType.QInt8,
-            weight_type=tool.QuantType.QInt8,
-            extra_options=OPTIONS,
-        )
+        with _quiet():
+            tool.quantize_static(
+                copy,
+                str(out),
+                _Reader([name_feeds(feeds, wanted) for feeds in batches]),
+                quant_format=tool.QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTISED),
+                per_channel=True,
+                activation_type=tool.QuantType.QInt8,
+                weight_type=tool.QuantType.QInt8,
+                extra_options=OPTIONS,
+            )
         return onnx.load(out)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser tells everybody, by the root logger, to prepare files that were prepared by the exporter."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

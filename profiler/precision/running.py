@@ -8,12 +8,15 @@ by 0.016 as it stands).
 import onnx
 
 from profiler.backends.onnxruntime import PlainSession
+from profiler.precision.rounding import with_visible_rounding
 
 
 def opened(model: onnx.ModelProto, *, optimised: bool = False) -> PlainSession:
-    """Load a model; `optimised` for what ONNX Runtime makes of it where it is deployed with it.
+    """Load a model, fp16 rounded as on a GPU; or `optimised`, as ONNX Runtime runs it where it is deployed with it.
 
     Raises:
         BackendError: ONNX Runtime is missing, or has no kernel for one of the nodes.
     """
+    if not optimised:
+        model = with_visible_rounding(model)
     return PlainSession(model.SerializeToString(), optimised=optimised)

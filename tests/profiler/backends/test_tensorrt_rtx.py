@@ -51,6 +51,20 @@ def test_other_capabilities_are_refused_with_those_that_are_possible(capability:
         check_capability(capability)
 
 
+@pytest.mark.parametrize(
+    ("capability", "instead"),
+    [
+        ("9.0", "Hopper.*classic TensorRT"),
+        ("8.7", "Orin.*trtexec"),
+        ("6.1", "before Turing"),
+        ("8.8", "No device is known"),
+    ],
+)
+def test_a_refusal_says_what_to_do_instead(capability: str, instead: str) -> None:
+    with pytest.raises(BackendError, match=instead):
+        check_capability(capability)
+
+
 def test_a_build_for_no_device_is_refused(network: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="--compute-capability"):
         TensorRtRtx().build(network, tmp_path / "network.engine", BuildSettings())

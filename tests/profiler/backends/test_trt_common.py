@@ -36,6 +36,11 @@ def test_an_unknown_device_is_refused_with_what_to_give_instead() -> None:
         capability_of("Voodoo 2")
 
 
+def test_a_dla_is_refused_with_how_to_build_for_it() -> None:
+    with pytest.raises(BackendError, match="useDLACore"):
+        capability_of("Orin DLA")
+
+
 def test_memory_is_read_from_the_log_and_missing_figures_stay_missing() -> None:
     records = [
         LogRecord("INFO", "Total Activation Memory: 100 bytes"),

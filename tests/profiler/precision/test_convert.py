@@ -82,8 +82,30 @@ def test_an_activation_that_overflows_on_the_batches_is_seen(
     large = [[feeds[0] * np.float32(2e4)] for feeds in batches]
     blind, seen = convert(model, "fp16"), convert(model, "fp16", large)
     assert not blind.kept
+    assert not all(np.isfinite(values).all() for values in opened(blind.model).outputs(large[0]).values())
     assert any("on the batches" in one.because for one in seen.kept)
     assert difference(seen.model, model, large[0]) < 5e-3
+
+
+def test_fp16_is_run_with_the_rounding_of_a_gpu_that_adds_up_in_fp32() -> None:
+    value = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        onnx.helper.make_node("Mul", ["h", "h"], ["square"]),
+        onnx.helper.make_node("Add", ["square", "h"], ["sum"]),
+        onnx.helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.FLOAT),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, [3])], [value("y", TensorProto.FLOAT, [3])]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    x = np.array([1.001, 37.7, 300.0], np.float32)
+    half = x.astype(np.float16)
+    with np.errstate(over="ignore"):
+        expected = (half * half) + half
+    assert np.isinf(expected[2])
+    np.testing.assert_array_equal(opened(model).outputs([x])["y"], expected.astype(np.float32))
 
 
 def test_int8_without_batches_and_bf16_are_refused_with_what_to_do(model: onnx.ModelProto) -> None:
