@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lut import BackendError
+from profiler.backends import get_backend
 from pruner.commands.ahead import AheadLimits, compiles_only, profile_memory
 from pruner.commands.options import (
     BackendName,
@@ -85,7 +86,10 @@ def profile(
 
 
 def _check_device(backend: str, threads: int, selection: Selection) -> None:
-    """Refuse to profile for another device than this one: a table holds what was measured, nothing else."""
+    """Refuse a runtime that times no nodes, and another device than this one: a table holds what was measured."""
+    status = get_backend(backend).status()
+    if "times nodes" not in status.abilities:
+        raise BackendError(status.why_not or f"The backend {backend} times no single nodes: it makes no table.")
     wanted = selection.one_capability()
     if selection.device is None and wanted is None:
         return
