@@ -60,11 +60,16 @@ def role_of(kernel: KernelRecord, operations: Mapping[str, str], borders: Collec
     return "border" if any(tensor.name in borders for tensor in kernel.inputs + kernel.outputs) else "reformat"
 
 
-def pads_inside(kernel: KernelRecord, operations: Mapping[str, str]) -> bool:
-    """Whether a kernel that computes also pads, or cuts padding off, though none of its nodes changes sizes."""
+def pads_inside(kernel: KernelRecord, counts: Collection[int]) -> bool:
+    """Whether a kernel that computes also pads, or cuts padding off: it meets a tensor that the network does not have.
+
+    Args:
+        kernel: one that works.
+        counts: numbers of elements of the network's values.
+    """
     said = set(words(kernel))
-    types = {operations[name] for name in kernel.onnx_nodes if name in operations}
-    return bool(said & RESIZING_WORDS) and not said <= MOVING_WORDS and not types & RESIZING_NODES
+    tensors = kernel.inputs + kernel.outputs
+    return bool(said & RESIZING_WORDS) and any(prod(tensor.shape) not in counts for tensor in tensors)
 
 
 def padded_sizes(kernel: KernelRecord) -> tuple[int, int] | None:

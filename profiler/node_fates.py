@@ -4,18 +4,21 @@ What neither has a kernel nor falls under a rule is unaccounted for, and is name
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import onnx
 
-Rule = Literal["serves no output", "constant", "shape", "merged with its double", "view", "moved in place"]
+Rule = Literal[
+    "serves no output", "constant", "shape", "merged with its double", "inside a kernel", "view", "moved in place"
+]
 """Why a node has no kernel.
 
 serves no output: nothing that leaves the network depends on it.
 constant: computed from weights and constants alone, once, while building.
 shape: computes sizes, which are known while building.
 merged with its double: another node computes the same from the same.
+inside a kernel: one kernel computes what it reads and what reads it, so it computes the node, too, unnamed.
 view: the same elements in the same order under other sizes.
 moved in place: only moves elements; the kernels beside it write or read them where they belong.
 """
@@ -25,9 +28,10 @@ SIZES = frozenset("Shape Size".split())
 
 
 def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a printable name of its own; names that serve already stay.
+    """A copy in which every node has a printable name of its own, and stands behind what it reads.
 
-    A compiler tells nodes by name, and calls those that have none or share one as it likes.
+    Names that serve already stay. A compiler tells nodes by name, and calls those that have none or share one as it
+    likes; converters leave nodes in any order.
     """
     named = onnx.ModelProto()
     named.CopyFrom(model)
@@ -41,17 +45,75 @@ def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
             name += "_"
         taken.add(name)
         node.name = name
+    _sort(named.graph)
     return named
 
 
-def node_fates(graph: onnx.GraphProto, covered: Collection[str]) -> dict[str, Rule | None]:
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put nodes behind what they read; those that stand so already keep their order."""
+    made = {name for node in graph.node for name in node.output if name}
+    waiting = list(graph.node)
+    done: set[str] = set()
+    ordered: list[onnx.NodeProto] = []
+    while waiting:
+        left = []
+        for node in waiting:
+            if all(name in done or name not in made for name in node.input):
+                ordered.append(node)
+                done.update(node.output)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            raise ValueError("The graph has a cycle.")
+        waiting = left
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def hidden_nodes(graph: onnx.GraphProto, kernels: Sequence[Collection[str]]) -> dict[str, int]:
+    """Nodes that no kernel names, though one computes what they read and what reads them: the number of that kernel.
+
+    Kernels run one after the other, so what lies between two nodes of one kernel is computed in it.
+
+    Args:
+        graph: its nodes have names of their own and stand behind what they read.
+        kernels: the nodes that each kernel names.
+    """
+    naming: dict[str, set[int]] = defaultdict(set)
+    for number, names in enumerate(kernels):
+        for name in names:
+            naming[name].add(number)
+    above: dict[str, set[int]] = defaultdict(set)
+    below: dict[str, set[int]] = defaultdict(set)
+    reached: dict[str, set[int]] = {}
+    for node in graph.node:
+        reached[node.name] = set().union(*(above[name] for name in node.input))
+        for name in node.output:
+            above[name] = naming.get(node.name) or reached[node.name]
+    found: dict[str, int] = {}
+    for node in reversed(graph.node):
+        reaches = set().union(*(below[name] for name in node.output))
+        for name in node.input:
+            below[name] |= naming.get(node.name) or reaches
+        if node.name not in naming and node.op_type not in VIEWS | MOVES and reaches & reached[node.name]:
+            found[node.name] = min(reaches & reached[node.name])
+    return found
+
+
+def node_fates(
+    graph: onnx.GraphProto, covered: Collection[str], hidden: Collection[str] = ()
+) -> dict[str, Rule | None]:
     """Tell of each node without a kernel which rule explains that, or None.
 
     Args:
-        graph: whose nodes have names of their own.
+        graph: its nodes have names of their own and stand behind what they read.
         covered: names of the nodes that kernels say they became.
+        hidden: names of those that kernels compute without naming them.
     """
-    return _Accountant(graph, covered).fates()
+    found = _Accountant(graph, {*covered, *hidden}).fates()
+    inside: dict[str, Rule | None] = dict.fromkeys(hidden, "inside a kernel")
+    return found | inside
 
 
 class _Accountant:

@@ -57,10 +57,12 @@ def test_a_kernel_that_only_moves_is_the_compilers_unless_the_network_moves_ther
     assert role_of(kernel, OPERATIONS, {"x", "y"}) == role
 
 
-def test_padding_along_the_way_is_seen_unless_the_network_itself_changes_sizes_there() -> None:
-    assert pads_inside(_kernel("__myl_SlicAddConc_myl0_3", "sum"), OPERATIONS)
-    assert not pads_inside(_kernel("__myl_ConcMulAddRelu_myl0_3", "joined sum"), OPERATIONS)
-    assert not pads_inside(_kernel("__myl_MulAdd_myl0_3", "sum"), OPERATIONS)
+def test_padding_along_the_way_is_seen_by_a_tensor_that_the_network_does_not_have() -> None:
+    counts = {48, 24}
+    assert pads_inside(_kernel("__myl_SlicAddConc_myl0_3", "sum", after=(8, 8)), counts)
+    assert pads_inside(_kernel("__myl_SlicReshAdd_myl0_3", "sum", before=(8, 8)), counts)
+    assert not pads_inside(_kernel("__myl_ReshMulSlicSlicAdd_myl0_3", "product"), counts)
+    assert not pads_inside(_kernel("__myl_MulAdd_myl0_3", "sum", after=(8, 8)), counts)
 
 
 def test_a_generated_kernels_name_is_read_word_by_word() -> None:

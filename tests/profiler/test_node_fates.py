@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from profiler.node_fates import name_nodes, node_fates
+from profiler.node_fates import hidden_nodes, name_nodes, node_fates
 
 
 def _graph(nodes: list[onnx.NodeProto], outputs: tuple[str, ...] = ("y",)) -> onnx.GraphProto:
@@ -74,6 +74,30 @@ def test_of_two_nodes_that_compute_the_same_one_kernel_serves_both() -> None:
         _node("sum", "Sum", "a b c", "y"),
     ]
     assert node_fates(_graph(nodes), {"one", "sum"}) == {"other": "merged with its double", "unlike": None}
+
+
+def test_what_lies_between_two_nodes_of_one_kernel_is_computed_in_it_though_it_is_not_named() -> None:
+    nodes = [
+        _node("product", "MatMul", "x w", "a"),
+        _node("curve", "HardSigmoid", "a", "b"),
+        _node("view", "Reshape", "b sizes", "c"),
+        _node("square", "Mul", "c c", "d"),
+        _node("gate", "Mul", "d x", "e"),
+        _node("after", "Relu", "e", "y"),
+    ]
+    graph = _graph(nodes)
+    hidden = hidden_nodes(graph, [["product"], ["product", "gate"]])
+    assert hidden == {"curve": 1, "square": 1}
+    fates = node_fates(graph, {"product", "gate"}, hidden)
+    assert fates == {"curve": "inside a kernel", "view": "view", "square": "inside a kernel", "after": None}
+    assert hidden_nodes(graph, [["product"], ["gate"]]) == {}
+
+
+def test_nodes_are_put_behind_what_they_read_and_else_stay_where_they_are() -> None:
+    nodes = [_node("c", "Relu", "b", "d"), _node("a", "Relu", "x", "a"), _node("b", "Relu", "a", "b")]
+    nodes.append(_node("e", "Relu", "x", "y"))
+    named = name_nodes(helper.make_model(_graph(nodes)))
+    assert [node.name for node in named.graph.node] == ["a", "b", "e", "c"]
 
 
 def test_nodes_are_given_names_of_their_own_and_those_that_have_one_keep_it() -> None:

@@ -1,0 +1,333 @@
+"""The kernels that a compiler made of a network, by ONNX node and by unit, and whether our cut agrees with them.
+
+A kernel belongs to a set of nodes, and through them to a set of units. Where kernels belong to one unit alone, a time
+of theirs would be that unit's; where they span units, or a unit is spread over several, that is told and named.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any, Literal
+
+import onnx
+from onnx import shape_inference
+
+from lut.errors import BackendError
+from profiler.backends.interface import KernelRecord
+from profiler.backends.trt_log import UNREAD
+from profiler.inplace import Owners
+from profiler.kernel_roles import Role, padded_sizes, pads_inside, role_of
+from profiler.node_fates import VIEWS, Rule, constant_values, count_fates, hidden_nodes, node_fates
+from profiler.variants import Variants
+
+Agreement = Literal["alone", "several", "shared", "spread", "gone"]
+"""How the kernels agree with a unit as it was cut.
+
+alone: one kernel computes the unit and nothing else.
+several: more than one, all of them the unit's alone.
+shared: one kernel computes the unit together with others: the compiler fuses further than the cut.
+spread: more than one, and some compute other units, too.
+gone: none; the unit only moves data, or is computed while building. It bears no time.
+"""
+AGREES = frozenset({"alone", "several"})
+
+
+@dataclass(frozen=True)
+class PlacedKernel:
+    """A kernel with what it is there for.
+
+    Attributes:
+        record: the compiler's.
+        role: work, or what the compiler added.
+        units: numbers of the units that it works for; one that was added works for those that read it.
+        pads: it pads or cuts padding off, alone or along the way.
+    """
+
+    record: KernelRecord
+    role: Role
+    units: tuple[int, ...]
+    pads: bool
+
+    @property
+    def sizes(self) -> tuple[int, int] | None:
+        """The size before and after, of a kernel that only pads."""
+        return padded_sizes(self.record) if self.role == "padding" else None
+
+
+@dataclass(frozen=True)
+class UnitKernels:
+    """What became of one unit.
+
+    Attributes:
+        number: of the unit in the network.
+        name: the unit's.
+        operation: its anchor's.
+        agreement: of the compiler's fusion with the cut.
+        kernels: numbers of the kernels that compute it.
+        added: numbers of padding and reformatting kernels that work for it.
+        partners: names of the other units in its kernels.
+    """
+
+    number: int
+    name: str
+    operation: str
+    agreement: Agreement
+    kernels: tuple[int, ...]
+    added: tuple[int, ...]
+    partners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a compiler made of a network.
+
+    Attributes:
+        nodes: of the ONNX graph that was compiled, how many.
+        folded: for each node without a kernel the rule that explains it, or None.
+        kernels: in the order in which they run, without those that keep streams in step.
+        units: empty where nodes could not be matched with units.
+        units_because: why `units` is empty, or None.
+        streams: kernels on each stream, where the compiler may use several; empty where that was not asked.
+    """
+
+    nodes: int
+    folded: Mapping[str, Rule | None]
+    kernels: tuple[PlacedKernel, ...]
+    units: tuple[UnitKernels, ...]
+    units_because: str | None = None
+    streams: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def covered(self) -> int:
+        """Nodes that kernels name."""
+        return self.nodes - len(self.folded)
+
+    @property
+    def unaccounted(self) -> tuple[str, ...]:
+        """Nodes that neither a kernel nor a rule accounts for."""
+        return tuple(name for name, rule in self.folded.items() if rule is None)
+
+    @cached_property
+    def bearing(self) -> tuple[UnitKernels, ...]:
+        """Units that bear time: those that have a kernel."""
+        return tuple(unit for unit in self.units if unit.agreement != "gone")
+
+    @property
+    def agreeing(self) -> float | None:
+        """Share of the units that bear time whose kernels compute nothing else; None where there are none."""
+        return sum(unit.agreement in AGREES for unit in self.bearing) / len(self.bearing) if self.bearing else None
+
+    def count(self, role: Role) -> int:
+        """Kernels of one role."""
+        return sum(kernel.role == role for kernel in self.kernels)
+
+    def patterns(self) -> dict[str, int]:
+        """Kernels that span units: the operations of these units, in order, and how often; the commonest first."""
+        of = {unit.number: unit.operation for unit in self.units}
+        spans = [kernel.units for kernel in self.kernels if kernel.role == "work" and len(kernel.units) > 1]
+        return dict(Counter(_run_lengths([of[number] for number in span]) for span in spans).most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        """What there is to tell, as plain JSON."""
+        names = {unit.number: unit.name for unit in self.units}
+        return {
+            "nodes": self.nodes,
+            "nodes_covered": self.covered,
+            "nodes_folded": count_fates(self.folded),
+            "nodes_unaccounted": list(self.unaccounted),
+            "kernels": [
+                {
+                    "name": kernel.record.name,
+                    "kind": kernel.record.kind,
+                    "role": kernel.role,
+                    "pads": kernel.pads,
+                    "sizes": kernel.sizes,
+                    "stream": kernel.record.stream,
+                    "nodes": list(kernel.record.onnx_nodes),
+                    "units": [names[number] for number in kernel.units],
+                    "inputs": [list(tensor.shape) for tensor in kernel.record.inputs],
+                    "outputs": [list(tensor.shape) for tensor in kernel.record.outputs],
+                }
+                for kernel in self.kernels
+            ],
+            "units": [
+                {
+                    "name": unit.name,
+                    "operation": unit.operation,
+                    "agreement": unit.agreement,
+                    "kernels": list(unit.kernels),
+                    "added": list(unit.added),
+                    "partners": list(unit.partners),
+                }
+                for unit in self.units
+            ],
+            "units_because": self.units_because,
+            "agreeing": self.agreeing,
+            "agreements": dict(Counter(unit.agreement for unit in self.units)),
+            "patterns": self.patterns(),
+            "streams": {str(stream): count for stream, count in self.streams.items()},
+        }
+
+
+def node_units(variants: Variants, graph: onnx.GraphProto) -> dict[str, int]:
+    """Tell which unit each node of a variant belongs to, also after a conversion to another precision.
+
+    A node that a conversion added belongs to the unit that reads it, else to the one that it comes from.
+
+    Args:
+        variants: of the network.
+        graph: a variant of it, whose nodes have names of their own.
+    """
+    owners = Owners.of(variants).unit_of
+    before = {node.name: owners[node.output[0]] for node in variants.base.graph.node if node.output[0] in owners}
+    found: dict[str, int] = {}
+    for node in graph.node:
+        unit = next((owners[name] for name in node.output if name in owners), before.get(node.name))
+        if unit is not None:
+            found[node.name] = unit
+    maker = {name: node.name for node in graph.node for name in node.output}
+    read_by = {name: node.name for node in reversed(graph.node) for name in node.input}
+    for node in reversed(graph.node):
+        readers = [read_by[name] for name in node.output if name in read_by]
+        unit = next((found[name] for name in readers if name in found), None)
+        if node.name not in found and unit is not None:
+            found[node.name] = unit
+    for node in graph.node:
+        makers = [maker[name] for name in node.input if name in maker]
+        unit = next((found[name] for name in makers if name in found), None)
+        if node.name not in found and unit is not None:
+            found[node.name] = unit
+    return found
+
+
+def place_kernels(
+    model: onnx.ModelProto, records: Sequence[KernelRecord], unit_of: Mapping[str, int]
+) -> tuple[PlacedKernel, ...]:
+    """Sort a compiler's kernels by role and by unit; those that only keep streams in step are left out.
+
+    Args:
+        model: what was compiled; its nodes have names of their own.
+        records: the compiler's.
+        unit_of: for each node its unit.
+
+    Raises:
+        BackendError: a kernel's line could not be read, or names a node that the graph does not have.
+    """
+    unread = [record for record in records if record.kind == UNREAD]
+    if unread or not records:
+        shown = f": {unread[0].name!r}" if unread else ""
+        raise BackendError(
+            f"The compiler's list of kernels cannot be read{shown}. Another version of TensorRT may write it otherwise "
+            "than 1.7.1, from which it is known. Install that one: pip install tensorrt-rtx-cu13==1.7.1.116"
+        )
+    graph, counts = model.graph, _element_counts(model)
+    constants = constant_values(graph)
+    operations = {node.name: node.op_type for node in graph.node if not set(node.output) <= constants}
+    known = {node.name for node in graph.node}
+    strange = sorted({name for record in records for name in record.onnx_nodes} - known)
+    if strange:
+        raise BackendError(
+            f"The compiler's kernels name nodes that the network does not have: {', '.join(strange[:3])}."
+        )
+    borders = {value.name for value in [*graph.input, *graph.output]}
+    hidden = hidden_nodes(graph, [record.onnx_nodes for record in records])
+    placed = []
+    for number, record in enumerate(records):
+        role = role_of(record, operations, borders)
+        unnamed = [name for name, kernel in hidden.items() if kernel == number]
+        own = _units((*record.onnx_nodes, *unnamed), unit_of, operations)
+        pads = role == "padding" or (role == "work" and pads_inside(record, counts))
+        placed.append(PlacedKernel(record, role, own, pads))
+    return _charge_added([kernel for kernel in placed if kernel.role != "sync"])
+
+
+def _element_counts(model: onnx.ModelProto) -> frozenset[int]:
+    """Numbers of elements of the values in a graph; sizes that conversions may have left in it are told anew."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    graph = shape_inference.infer_shapes(bare).graph
+    shapes = [value.type.tensor_type.shape.dim for value in [*graph.value_info, *graph.input, *graph.output]]
+    return frozenset(prod(dimension.dim_value for dimension in shape) for shape in shapes)
+
+
+def _units(nodes: Sequence[str], unit_of: Mapping[str, int], operations: Mapping[str, str]) -> tuple[int, ...]:
+    """The units that a kernel computes; a view in it is of another's result, unless there is nothing but views."""
+    computed = [name for name in nodes if name in unit_of and name in operations]
+    working = [name for name in computed if operations[name] not in VIEWS]
+    return tuple(sorted({unit_of[name] for name in working or computed}))
+
+
+def _charge_added(kernels: Sequence[PlacedKernel]) -> tuple[PlacedKernel, ...]:
+    """Charge what no node tells of with the kernels that read it, or with that whose output it turns."""
+    charged = []
+    for kernel in kernels:
+        if kernel.units:
+            charged.append(kernel)
+            continue
+        written = {tensor.name for tensor in kernel.record.outputs}
+        read = {tensor.name for tensor in kernel.record.inputs}
+        beside = [other for other in kernels if any(tensor.name in written for tensor in other.record.inputs)]
+        beside = beside or [other for other in kernels if any(tensor.name in read for tensor in other.record.outputs)]
+        units = sorted({unit for other in beside for unit in other.units})
+        charged.append(PlacedKernel(kernel.record, kernel.role, tuple(units), kernel.pads))
+    return tuple(charged)
+
+
+def place_units(
+    kernels: Sequence[PlacedKernel], names: Mapping[int, str], operations: Mapping[int, str]
+) -> tuple[UnitKernels, ...]:
+    """Tell what became of each unit.
+
+    Args:
+        kernels: sorted by role and unit.
+        names: of the units by number.
+        operations: their anchors'.
+    """
+    found = []
+    for number, name in names.items():
+        own = [at for at, kernel in enumerate(kernels) if number in kernel.units and kernel.role == "work"]
+        added = [at for at, kernel in enumerate(kernels) if number in kernel.units and kernel.role != "work"]
+        partners = dict.fromkeys(unit for at in own for unit in kernels[at].units if unit != number)
+        agreement: Agreement = "gone"
+        if own:
+            one = len(own) == 1
+            agreement = ("shared" if one else "spread") if partners else ("alone" if one else "several")
+        others = tuple(names[unit] for unit in partners)
+        found.append(UnitKernels(number, name, operations[number], agreement, tuple(own), tuple(added), others))
+    return tuple(found)
+
+
+def fusion_of(
+    model: onnx.ModelProto, records: Sequence[KernelRecord], variants: Variants | None, without: Sequence[str] = ()
+) -> Fusion:
+    """Put a compiler's kernels beside the graph that it was given and the units that it was cut into.
+
+    Args:
+        model: what was compiled; its nodes have names of their own.
+        records: the compiler's kernels.
+        variants: of the network; None for a file of which no units are known.
+        without: names of units that are there no more.
+
+    Raises:
+        BackendError: as `place_kernels`.
+    """
+    because = "no units are known of an ONNX file" if variants is None else variants.anew_because
+    matched = variants if because is None else None
+    unit_of = {} if matched is None else node_units(matched, model.graph)
+    kernels = place_kernels(model, records, unit_of)
+    covered = {name for kernel in kernels for name in kernel.record.onnx_nodes}
+    units: tuple[UnitKernels, ...] = ()
+    if matched is not None:
+        left = {at: unit for at, unit in enumerate(matched.network.units) if unit.name not in set(without)}
+        names = {at: unit.name for at, unit in left.items()}
+        units = place_units(kernels, names, {at: unit.family.operation for at, unit in left.items()})
+    hidden = hidden_nodes(model.graph, [kernel.record.onnx_nodes for kernel in kernels])
+    return Fusion(len(model.graph.node), node_fates(model.graph, covered, hidden), kernels, units, because)
+
+
+def _run_lengths(words: Sequence[str]) -> str:
+    """The words in order, each once with its count: "concat + elementwise ×2"."""
+    return " + ".join(word if count == 1 else f"{word} ×{count}" for word, count in Counter(words).items())
