@@ -1,14 +1,19 @@
 """What `latprune measure` says of a figure from a GPU; figures here are made up."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from typer.testing import CliRunner
 
+from profiler.backends import BackendStatus
 from profiler.worker_client import TimeReply
 from pruner import deploy
+from pruner.commands import profile
 from pruner.commands.measure import gpu_lines
 from pruner.deploy import BUILDS, COMPILES, COMPILING_S, measure
+from pruner.main import app
 from tests.profiler.networks import write_conv_net
 
 
@@ -58,3 +63,19 @@ def test_a_compiling_runtime_is_given_the_time_for_several_builds(
     assert (asked[0]["timeout_s"] == COMPILING_S) is (backend in COMPILES)
     assert report.to_json()["p99_ms"] == 1.1
     assert report.to_json()["command"] == "trtexec"
+
+
+def test_a_runtime_that_times_no_nodes_makes_no_table_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = SimpleNamespace(
+        name="onnxruntime-cuda",
+        status=lambda: BackendStatus("onnxruntime-cuda", True, "1.31", ("measures",), "no times of single nodes"),
+    )
+    monkeypatch.setattr(profile, "get_backend", lambda name: whole)
+    done = CliRunner().invoke(
+        app, ["profile", "torchvision:resnet18", "--table", str(tmp_path / "t.db"), "--backend", "onnxruntime-cuda"]
+    )
+    assert done.exit_code == 2
+    assert "no times of single nodes" in done.stderr
+    assert not list(tmp_path.iterdir())
