@@ -43,7 +43,7 @@ def open_table(
         device: any part of the device's name, in any case.
         compute_capability: such as "8.6".
         precision: such as "fp32".
-        threads: of a CPU runtime; rows of others do not depend on it.
+        threads: of a CPU runtime; rows that were made ahead of time do not depend on it.
         fingerprint: the beginning of its key (`latprune table show` tells them); it tells versions and settings apart.
         here: this machine's, which is taken where several fit.
 
@@ -62,7 +62,7 @@ def open_table(
         if backend in (None, content.fingerprint.runtime)
         and (device is None or device.lower() in content.fingerprint.device.lower())
         and compute_capability in (None, content.fingerprint.compute_capability)
-        and (threads is None or content.fingerprint.threads in (None, threads))
+        and (content.fingerprint.ahead_of_time or threads in (None, content.fingerprint.threads))
         and precision in (None, content.precision)
         and (fingerprint is None or content.fingerprint.key.startswith(fingerprint))
     ]

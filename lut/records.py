@@ -250,7 +250,7 @@ class Measurement:
         spec: what was measured.
         config: how.
         samples_ms: raw samples kept, one inference each.
-        median_ms: their median, or None for a failure.
+        median_ms: their median, or None for a failure, and for a unit that was compiled ahead of time and never run.
         noise: standard error of the median over the median (a fraction).
         place: "in place" (inside a whole network's run) or "isolated".
         weights_bytes, activation_bytes, workspace_bytes: where the runtime tells, else None.
@@ -273,6 +273,11 @@ class Measurement:
     discarded: int = 0
     failure: str | None = None
     kernels: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def memory_alone(self) -> bool:
+        """Whether the row is a compiler's that tells memory and, not being a failure, no time."""
+        return self.failure is None and self.median_ms is None and self.weights_bytes is not None
 
     @property
     def form(self) -> Form:

@@ -65,6 +65,8 @@ class LatencyTable:
         self.set_aside = 0
         rows: dict[str, list[Measurement]] = defaultdict(list)
         for row in self.measurements:
+            if row.memory_alone:
+                continue
             if row.failure is not None or row.median_ms is None or not row.median_ms > 0:
                 self.failures.append(row)
                 continue

@@ -134,8 +134,12 @@ class Compiler:
             ),
         )
 
-    def bound(self, model: onnx.ModelProto) -> MemoryBound:
+    def bound(self, model: onnx.ModelProto, inputs: Sequence[Array] | None = None) -> MemoryBound:
         """Compile a network, given in fp32, in the target's precision, and tell its memory; the engine is not kept.
+
+        Args:
+            model: any with fixed shapes.
+            inputs: of it, where they are not those of the whole network.
 
         Raises:
             BackendError: it cannot be built for the target.
@@ -143,7 +147,9 @@ class Compiler:
         """
         if self.target.precision == "fp32" and self.target.compute_capability in NO_FP32_PRODUCT:
             model, _, _ = linear_as_convolution(model)  # as it is deployed; what cannot be rewritten fails to build
-        converted = to_precision(model, self.target.precision, [self._inputs], remainder=self.target.remainder)
+        converted = to_precision(
+            model, self.target.precision, [inputs or self._inputs], remainder=self.target.remainder
+        )
         path, engine = Path(self._folder.name, "network.onnx"), Path(self._folder.name, "network.engine")
         write_onnx(converted, path)
         settings = BuildSettings((self.target.compute_capability,), max_aux_streams=MAX_AUX_STREAMS)

@@ -16,6 +16,7 @@ from lut.errors import BackendError
 from lut.memory import Liveness, MemoryBound
 from lut.records import DeviceFingerprint, MeasureConfig, NetworkMeasurement
 from profiler.ahead import Compiler
+from profiler.ahead_units import compile_units
 from profiler.network import Network
 from profiler.progress import Event, Progress, silent
 from profiler.sampling import Sampler
@@ -61,6 +62,7 @@ class AheadReport:
         seconds: of the whole session.
         stopped_because: in words.
         failures: why networks failed, each reason once.
+        units: rows of single units that were added.
     """
 
     fingerprint: DeviceFingerprint
@@ -73,6 +75,7 @@ class AheadReport:
     seconds: float
     stopped_because: str
     failures: tuple[str, ...] = ()
+    units: int = 0
 
 
 @dataclass
@@ -179,6 +182,7 @@ def profile_ahead(
             over = config.max_time_s is not None and clock() - started > config.max_time_s
             stopped = session.why_stop() or (f"{config.max_time_s:.0f} s are over" if over else None)
             progress(Event(STAGE, len(session.known), config.networks_max, _note(session)))
+        units = compile_units(network, variants, store, compiler, progress)
         return AheadReport(
             fingerprint=compiler.fingerprint,
             network=network.hash,
@@ -190,6 +194,7 @@ def profile_ahead(
             seconds=clock() - started,
             stopped_because=stopped,
             failures=tuple(dict.fromkeys(session.failed.values())),
+            units=units,
         )
 
 

@@ -166,9 +166,13 @@ def open_memory(bench: Bench, config: PruneConfig, progress: Progress) -> tuple[
         compiler = Compiler(Target(runtime, str(capability), precision), inputs)
     except BackendError as error:
         return None, f"memory is counted, not compiled: {error}"
-    if table.fingerprint.ahead_of_time:
-        check_device(table.fingerprint, compiler.fingerprint, config.allow_differences)
-    found = MemoryBench(bench.variants, compiler, table, blocks=list(bench.blocks.values()))
-    unpruned = found.bound(bench.network.widths)
+    try:
+        if table.fingerprint.ahead_of_time:
+            check_device(table.fingerprint, compiler.fingerprint, config.allow_differences)
+        found = MemoryBench(bench.variants, compiler, table, blocks=list(bench.blocks.values()))
+        unpruned = found.bound(bench.network.widths)
+    except BaseException:
+        compiler.close()
+        raise
     progress(Event(STAGE, 1, 1, f"{unpruned.total_bytes / 1e6:.4g} MB ahead-of-time bound, {found.target}"))
     return found, None

@@ -59,6 +59,7 @@ class Rounds:
         network = self.network
         self.present = network
         self.ahead = table.fingerprint.ahead_of_time
+        network.liveness(*memory_target(config, table.fingerprint))  # an unknown runtime is refused before any work
         progress(Event("export the network", 0, 1))
         self.blocks = removable_blocks(subject) if config.blocks else []
         self.bench = Bench(
@@ -71,7 +72,11 @@ class Rounds:
         progress(Event("export the network", 1, 1))
         self.memory, self.not_compiled = None, None
         if budget.on_memory:
-            self.memory, self.not_compiled = open_memory(self.bench, config, progress)
+            try:
+                self.memory, self.not_compiled = open_memory(self.bench, config, progress)
+            except BaseException:
+                self.bench.close()
+                raise
         self.liveness = self._liveness(network)
         self.full_bytes = self._unpruned_bytes()
         self.kept = {name: list(range(size)) for name, size in network.widths.items()}

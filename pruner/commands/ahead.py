@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruner.commands.options import analyze_task
+from pruner.commands.options import analyze_task, capabilities
 from pruner.commands.output import make_table, print_json, results
 from pruner.commands.parsing import OptionError
 from pruner.commands.progress import duration, working
@@ -25,12 +25,23 @@ class AheadLimits:
     seed: int
 
 
-def compiles_only(backend: str) -> bool:
-    """Whether a runtime compiles here and measures nothing; one that is missing says so later, in its own words."""
-    from profiler.backends import BACKENDS
+def compiled_for(backend: str, device: str | None, compute_capability: str | None) -> tuple[str, ...] | None:
+    """What a runtime compiles for with no such device at hand; None where it is to measure this machine.
 
-    abilities = [each.status().abilities for each in BACKENDS if each.name == backend]
-    return any("builds" in can and "measures" not in can and "times nodes" not in can for can in abilities)
+    Raises:
+        OptionError: a capability is none, or is given twice over.
+        BackendError: the device's name is not known.
+    """
+    from profiler.backends import BACKENDS
+    from profiler.nvml import read_gpu
+
+    abilities = next((each.status().abilities for each in BACKENDS if each.name == backend), ())
+    if "builds" not in abilities:
+        return None
+    wanted = capabilities(device, compute_capability)
+    gpu = read_gpu()
+    here = gpu is not None and wanted in ((), (gpu.compute_capability,))
+    return None if here and {"measures", "times nodes"} & set(abilities) else wanted
 
 
 def profile_memory(
@@ -90,6 +101,7 @@ def _show(report: Any, path: Path) -> None:
     table.add_row("variants compiled now", str(report.compiled))
     table.add_row("from before", str(report.reused))
     table.add_row("failed", str(report.failed))
+    table.add_row("units compiled alone", str(report.units))
     table.add_row("off what was told before compiling", format_percent(report.error))
     table.add_row("unpruned network, ahead-of-time bound", format_mb(bound.total_bytes))
     table.add_row("  weights", format_mb(bound.weights_bytes))

@@ -8,7 +8,7 @@ import typer
 
 from lut import BackendError
 from profiler.backends import get_backend
-from pruner.commands.ahead import AheadLimits, compiles_only, profile_memory
+from pruner.commands.ahead import AheadLimits, compiled_for, profile_memory
 from pruner.commands.options import (
     BackendName,
     Batch,
@@ -22,7 +22,6 @@ from pruner.commands.options import (
     TaskSpec,
     Threads,
     analyze_task,
-    capabilities,
     find_task,
 )
 from pruner.commands.output import make_table, print_json, results
@@ -54,8 +53,8 @@ def profile(
     A runtime that compiles with no device at hand, such as tensorrt-rtx, tells memory instead, for the
     --compute-capability and --precision named: rows under a fingerprint of their own, without latencies.
     """
-    if compiles_only(backend):
-        wanted = capabilities(device, compute_capability)
+    wanted = compiled_for(backend, device, compute_capability)
+    if wanted is not None:
         limits = AheadLimits(networks, target_error, max_seconds, seed)
         profile_memory(find_task(task, input, batch), table, backend, wanted, precision, limits, json=json)
         return

@@ -22,7 +22,7 @@ from pruner.commands.options import (
 from pruner.commands.output import make_table, print_json, results
 from pruner.commands.progress import working
 from pruner.flat import Content
-from pruner.show import NOTHING, format_percent
+from pruner.show import NOTHING, format_mb, format_percent
 
 SHOWN = 25
 """Families shown without `--all`."""
@@ -95,8 +95,21 @@ def describe(
         "networks": len(networks),
         "network_failures": sum(row.failure is not None for row in networks),
         "networks_noise": _median([row.noise for row in networks if row.failure is None]),
+        "ahead_of_time_bounds": _bounds(networks),
         "families": families,
     }
+
+
+def _bounds(networks: Sequence[NetworkMeasurement]) -> list[dict[str, Any]]:
+    """For each network of which a compiler told the memory: how often, and the largest and the least total."""
+    totals: dict[str, list[int]] = defaultdict(list)
+    for row in networks:
+        if row.weights_bytes is not None and row.activation_bytes is not None:
+            totals[row.network].append(row.weights_bytes + row.activation_bytes)
+    return [
+        {"network": network, "compiled": len(found), "largest_bytes": max(found), "least_bytes": min(found)}
+        for network, found in totals.items()
+    ]
 
 
 def tell_apart(families: Iterable[UnitFamily]) -> dict[UnitFamily, str]:
@@ -144,7 +157,7 @@ def _of_precision(rows: Sequence[Measurement], chosen: Selection) -> list[Measur
 
 
 def _failed(row: Measurement) -> bool:
-    return row.failure is not None or row.median_ms is None
+    return row.failure is not None or (row.median_ms is None and not row.memory_alone)
 
 
 def _reason(row: Measurement) -> str:
@@ -180,7 +193,10 @@ def _show(contents: Sequence[dict[str, Any]], *, every: bool) -> None:
                 format_percent(family["noise"]),
                 str(family["failures"] or ""),
             )
-        console.print(table)
+        if families:
+            console.print(table)
+        else:
+            console.print(content["name"], style="bold", markup=False)
         if rest:
             console.print(f"and {rest} families more (--all shows them)")
         console.print(
@@ -189,6 +205,11 @@ def _show(contents: Sequence[dict[str, Any]], *, every: bool) -> None:
             f"samples discarded; {content['networks']} whole networks, {content['network_failures']} failed, noise "
             f"{format_percent(content['networks_noise'])}"
         )
+        for bound in content["ahead_of_time_bounds"]:
+            console.print(
+                f"network {bound['network']}: compiled at {bound['compiled']} widths, ahead-of-time bound "
+                f"{format_mb(bound['least_bytes'])} to {format_mb(bound['largest_bytes'])}"
+            )
         if content["adopted"]:
             console.print(f"{content['adopted']} rows were adopted from another fingerprint (latprune table recheck)")
         for reason, count in content["failed_because"].items():
