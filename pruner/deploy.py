@@ -32,11 +32,8 @@ TARGETS: Mapping[str, Callable[[str], None]] = {"tensorrt-rtx": check_capability
 """What refuses a compute capability that a compiler cannot build for, before anything else is done."""
 CAREFULLY = MeasureConfig(warmup_s=0.2, min_time_s=1.0, max_time_s=10.0, min_samples=60, noise_target=0.004)
 """How a figure that is reported is measured."""
-COMPILES = ("tensorrt", "tensorrt-rtx")
 BUILDS = 3
 """Engines that a reported figure of a compiling runtime is taken from: they differ from build to build by 2 to 4 %."""
-COMPILING_S = 1800.0
-"""How long these builds may take together."""
 
 
 @dataclass(frozen=True)
@@ -297,8 +294,6 @@ def measure(
         raise
     except Exception as error:
         raise LatpruneError(f"{path} is not an ONNX file that can be read ({type(error).__name__}).") from error
-    if backend in COMPILES:
-        config = replace(config, timeout_s=max(config.timeout_s, COMPILING_S))
     progress(Event("measure", 0, 1))
     with WorkerClient(backend, threads=threads, progress=progress) as client:
         reply = client.time(path, config, reference=reference, builds=BUILDS)
