@@ -10,6 +10,7 @@ import typer
 
 from lut import DeviceFingerprint, LatencyTable, Prediction, TableError, predict
 from lut.predict import Forms
+from pruner.commands.kernels import KernelTarget, describe_kernels, show_kernels
 from pruner.commands.options import (
     Batch,
     Capability,
@@ -20,14 +21,15 @@ from pruner.commands.options import (
     Device,
     Input,
     Json,
+    MaybeTable,
     MemoryOf,
     Selection,
-    TablePath,
     TaskSpec,
     analyze_task,
     find_task,
 )
 from pruner.commands.output import complain, make_table, print_json, results
+from pruner.commands.parsing import OptionError
 from pruner.commands.planned import plan_blocks, plan_widths, read_plan
 from pruner.commands.progress import working
 from pruner.show import format_ms, format_percent, memory_line
@@ -44,11 +46,19 @@ DEAREST = 15
 
 def predict_command(
     task: TaskSpec,
-    table: TablePath,
+    table: MaybeTable = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="plan.json", help="Predict what this plan (or RUN/) leaves.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Measure the whole network too.")] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="Show the kernels that TensorRT for RTX makes of it, compiled with no GPU; needs no table. "
+            "--compute-capability, --device and --precision then say what for.",
+        ),
+    ] = False,
     guess: Annotated[
         bool,
         typer.Option("--guess", help="Do not compile the network; guess from the table what the runtime makes of it."),
@@ -66,33 +76,62 @@ def predict_command(
     json: Json = False,
 ) -> None:
     """Predict a network's latency and memory from the table."""
+    if table is None and (check or guess or not kernels):
+        raise OptionError("Predicting needs --table T.db.\nWithout one there is only --kernels, the structure")
     with working() as progress:
-        from profiler.blocks import without_blocks
-
-        rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
+        target = KernelTarget.of(device, compute_capability, precision) if kernels else None
         chosen = None if plan is None else read_plan(plan)
+        if kernels:
+            selection = Selection(backend, threads=threads, fingerprint=fingerprint)
+        else:
+            selection = Selection(backend, device, compute_capability, precision, threads, fingerprint)
+        rows = None if table is None else selection.open(table)
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
         gone = [] if chosen is None else plan_blocks(network, chosen)
-        found, forms, measured = predict_at(network, widths, rows, progress, gone=gone, compiled=not guess, check=check)
-        network = without_blocks(network, gone) if gone else network
-        runtime = memory_of or rows.fingerprint.runtime
-        report = (
-            describe(network, widths, found, forms)
-            | memory(network, widths, runtime)
-            | {"fingerprint": rows.fingerprint.to_json()}
-            | measured
-        )
+        report: dict[str, Any] = {}
+        if target is not None:
+            report["kernels"] = describe_kernels(network, widths, target, progress, gone)
+        if rows is not None:
+            report |= _predicted(network, widths, rows, progress, gone, compiled=not guess, check=check)
+            left = _without(network, gone)
+            report |= memory(left, widths, memory_of or rows.fingerprint.runtime)
     if json:
         print_json(report)
     else:
-        _show(report, rows, every=every)
-    if found.missing:
+        if target is not None:
+            show_kernels(report["kernels"], every=every)
+        if rows is not None:
+            _show(report, rows, every=every)
+    if report.get("missing"):
         complain(
-            f"{len(found.missing)} of {len(network.units)} units are NOT in the total: no latency of them in {table}.\n"
+            f"{len(report['missing'])} of {len(left.units)} units are NOT in the total: no latency of them in "
+            f"{table}.\n"
             f"Measure them: latprune profile {task} --table {table}"
         )
         raise typer.Exit(1)
+
+
+def _without(network: "Network", gone: Sequence["Block"]) -> "Network":
+    from profiler.blocks import without_blocks
+
+    return without_blocks(network, gone) if gone else network
+
+
+def _predicted(
+    network: "Network",
+    widths: Mapping[str, int],
+    rows: LatencyTable,
+    progress: "Progress",
+    gone: Sequence["Block"],
+    *,
+    compiled: bool,
+    check: bool,
+) -> dict[str, Any]:
+    """What the table says of the network, as plain JSON."""
+    found, forms, measured = predict_at(network, widths, rows, progress, gone=gone, compiled=compiled, check=check)
+    told = describe(_without(network, gone), widths, found, forms)
+    return told | {"fingerprint": rows.fingerprint.to_json()} | measured
 
 
 def describe(
