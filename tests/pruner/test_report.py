@@ -17,7 +17,7 @@ from pruner.commands.parsing import parse_budget, parse_memory
 from pruner.commands.prune import prune
 from pruner.main import app
 from pruner.plan import PrunePlan
-from pruner.report import command
+from pruner.report import FOR_MEMORY, command
 from pruner.request import PruneConfig
 from pruner.runstate import open_run
 from pruner.show import solver_lines
@@ -269,6 +269,11 @@ def test_the_command_normalizes_only_where_prune_takes_that(
     assert " ".join(given) == told
 
 
+def test_what_memory_is_compiled_for_stands_behind_its_runtime() -> None:
+    config = PruneConfig(memory_of="tensorrt-rtx", memory_capability="8.9", memory_precision="fp16")
+    assert "--memory-of tensorrt-rtx:8.9:fp16 " in command(request(config, memory_fraction=0.5))
+
+
 def test_the_commands_budgets_read_back_as_what_was_asked() -> None:
     words = command(request(fraction=0.55, memory_bytes=1_500_001)).split()
     assert parse_budget(words[words.index("--budget") + 1]).fraction == pytest.approx(0.55)
@@ -276,5 +281,5 @@ def test_the_commands_budgets_read_back_as_what_was_asked() -> None:
 
 
 def test_every_setting_of_a_run_has_its_option() -> None:
-    options = set(inspect.signature(prune).parameters) | {"allow_differences"}
+    options = set(inspect.signature(prune).parameters) | {"allow_differences", *FOR_MEMORY}
     assert {field.name for field in fields(PruneConfig)} <= options
