@@ -128,8 +128,8 @@ def _spread(stored: dict[tuple[str, str], Any]) -> list[str]:
 
 def _padding(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "Two layers, 64 → width → 64 channels, at each width from 56 to 72; kernels that pad for the layer that writes",
-        "the width, and for the one that reads it.",
+        "Two layers and a ReLU, 64 → width → 64 channels, at each width from 56 to 72; kernels that pad for the layer",
+        "that writes the width, and for the one that reads it.",
         "",
         "| precision | operation | no padding at | first layer pads at | second layer pads at |",
         "|---|---|---|---|---|",

@@ -113,9 +113,9 @@ def paddings(fusion: Fusion) -> tuple[Padding, ...]:
 
 
 def probe_padding(operation: str, width: int, settings: FusionSettings) -> tuple[int, int]:
-    """Count what a width costs one layer: kernels that pad, where it is the layer's output and where its input.
+    """Count what a width costs: kernels that pad, alone or along the way, where it is a layer's output or its input.
 
-    Two layers of the operation stand one behind the other, of 64, `width` and 64 channels.
+    Two layers of the operation stand one behind the other, with a ReLU between, of 64, `width` and 64 channels.
 
     Args:
         operation: "convolution" (3×3 on 16×16 positions), "depthwise" (the second one) or "linear" (on 128 rows).
@@ -154,13 +154,14 @@ def _two_layers(operation: str, width: int) -> onnx.ModelProto:
     if operation == "linear":
         shapes: list[tuple[int, ...]] = [(64, width), (width, last)]
         nodes = [helper.make_node("MatMul", ["x", "w"], ["a"], name="first")]
-        nodes += [helper.make_node("MatMul", ["a", "v"], ["y"], name="second")]
+        nodes += [helper.make_node("MatMul", ["b", "v"], ["y"], name="second")]
     else:
         shapes = [(width, 64, 3, 3), (last, 1 if grouped else width, 3, 3)]
         nodes = [
             helper.make_node("Conv", ["x", "w"], ["a"], name="first", pads=[1] * 4),
-            helper.make_node("Conv", ["a", "v"], ["y"], name="second", pads=[1] * 4, group=width if grouped else 1),
+            helper.make_node("Conv", ["b", "v"], ["y"], name="second", pads=[1] * 4, group=width if grouped else 1),
         ]
+    nodes.insert(1, helper.make_node("Relu", ["a"], ["b"], name="between"))
     weights = [
         numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
         for name, shape in zip(("w", "v"), shapes, strict=True)

@@ -28,6 +28,8 @@ MOVING_NODES = frozenset(
 RESIZING_NODES = MOVING_NODES - frozenset(
     "Transpose Reshape Squeeze Unsqueeze Flatten Identity Cast CastLike DepthToSpace SpaceToDepth".split()
 )
+MOST_ADDED = 31
+"""Most that padding adds to a dimension; int8 wants multiples of 32 at most."""
 _GENERATED = re.compile(r"__myl_((?:[A-Z][a-z]*)+)")
 
 
@@ -61,15 +63,24 @@ def role_of(kernel: KernelRecord, operations: Mapping[str, str], borders: Collec
 
 
 def pads_inside(kernel: KernelRecord, counts: Collection[int]) -> bool:
-    """Whether a kernel that computes also pads, or cuts padding off: it meets a tensor that the network does not have.
+    """Whether a kernel that computes also pads: it writes a tensor a little larger than one of the network's.
+
+    A library's product writes more columns than there are, at no kernel's cost; a generated kernel pads, or cuts
+    padding off that it reads.
 
     Args:
         kernel: one that works.
         counts: numbers of elements of the network's values.
     """
-    said = set(words(kernel))
-    tensors = kernel.inputs + kernel.outputs
-    return bool(said & RESIZING_WORDS) and any(prod(tensor.shape) not in counts for tensor in tensors)
+    cuts = bool(set(words(kernel)) & RESIZING_WORDS)
+    return any(_is_padded(tensor, counts) for tensor in kernel.outputs + (kernel.inputs if cuts else ()))
+
+
+def _is_padded(tensor: KernelTensor, counts: Collection[int]) -> bool:
+    """Whether the network has no value of this size, but one with a few less along one dimension."""
+    count = prod(tensor.shape)
+    smaller = (count // size * (size - few) for size in tensor.shape for few in range(1, min(size, MOST_ADDED + 1)))
+    return count not in counts and any(one in counts for one in smaller)
 
 
 def padded_sizes(kernel: KernelRecord) -> tuple[int, int] | None:

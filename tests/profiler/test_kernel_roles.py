@@ -57,12 +57,14 @@ def test_a_kernel_that_only_moves_is_the_compilers_unless_the_network_moves_ther
     assert role_of(kernel, OPERATIONS, {"x", "y"}) == role
 
 
-def test_padding_along_the_way_is_seen_by_a_tensor_that_the_network_does_not_have() -> None:
+def test_padding_along_the_way_is_seen_by_a_tensor_a_little_larger_than_the_networks() -> None:
     counts = {48, 24}
     assert pads_inside(_kernel("__myl_SlicAddConc_myl0_3", "sum", after=(8, 8)), counts)
     assert pads_inside(_kernel("__myl_SlicReshAdd_myl0_3", "sum", before=(8, 8)), counts)
+    assert pads_inside(_kernel("product_myl0_3", "product", after=(8, 8)), counts)
+    assert not pads_inside(_kernel("product_myl0_3", "product", before=(8, 8)), counts)
     assert not pads_inside(_kernel("__myl_ReshMulSlicSlicAdd_myl0_3", "product"), counts)
-    assert not pads_inside(_kernel("__myl_MulAdd_myl0_3", "sum", after=(8, 8)), counts)
+    assert not pads_inside(_kernel("product_myl0_3", "product", after=(80, 60)), counts)
 
 
 def test_a_generated_kernels_name_is_read_word_by_word() -> None:
