@@ -1,6 +1,7 @@
 """The rounds of a run: score, solve by measurement, shrink, fine-tune; each stage is kept, so that a run can go on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -293,7 +294,9 @@ class Rounds:
             progress=self.progress,
             gone=self.gone,
         )
-        return self._question(rankings, blocks, self.bench.predictor, budget_ms, memory), trial.answer, trial.ratios
+        # its latency was measured, whatever was predicted of it
+        answer = replace(trial.answer, met=memory is None or trial.answer.costs[-1] <= memory)
+        return self._question(rankings, blocks, self.bench.predictor, budget_ms, memory), answer, trial.ratios
 
     def _question(
         self,
