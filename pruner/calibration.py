@@ -52,10 +52,11 @@ def calibration_feeds(
     assert task.train_batches is not None
     assert task.loss is not None
     part = task.deployed(model)
+    signature = inspect.signature(part.forward)
     feeds: list[dict[str, Array]] = []
 
     def hear(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arrays = positional_arrays(part, args, kwargs)
+        arrays = positional_arrays(signature, args, kwargs)
         feeds.extend(islice(in_file_batches(arrays, shapes), samples - len(feeds)))
         if len(feeds) >= samples:
             raise _Enough
@@ -78,14 +79,14 @@ def calibration_feeds(
     return feeds
 
 
-def positional_arrays(part: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Array]:
+def positional_arrays(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Array]:
     """A call's tensors in the order of the ONNX file's inputs.
 
     Raises:
         TaskError: arguments are given by name that cannot be put in order.
     """
     if kwargs:
-        bound = inspect.signature(part.forward).bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
         if bound.kwargs:
             raise TaskError(
                 f"The deployed network is called with {', '.join(bound.kwargs)} by name only; an ONNX file's inputs "

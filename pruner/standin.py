@@ -1,6 +1,7 @@
 """Put an ONNX file in the place of a model's deployed part, so that the task's own `evaluate` judges the file."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -57,10 +58,11 @@ def _standing_in(part: nn.Module, inputs: tuple[Any, ...], file: onnx.ModelProto
         leaves, structure = tree_flatten(part(*lively(inputs)))
     shapes = file_inputs(file)
     fixed = next(iter(shapes.values()))[0]
+    signature = inspect.signature(part.forward)
     calls: list[int] = []
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        arrays = positional_arrays(part, args, kwargs)
+        arrays = positional_arrays(signature, args, kwargs)
         calls.append(len(arrays))
         runs = [list(session.outputs(feeds).values()) for feeds in in_file_batches(arrays, shapes)]
         whole = [array.shape for array in arrays] == list(shapes.values())

@@ -120,6 +120,41 @@ def test_what_evaluate_does_not_call_is_not_called_judged(run: Path, task: Task)
         convert_run(run, source(run), "int8", task=other)
 
 
+class Outer(nn.Module):
+    """A model with a deployed part and work of its own around it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x=x + 0).flip(1)
+
+
+def test_a_deployed_part_is_judged_inside_its_model_at_other_batches_than_the_files(tmp_path: Path, task: Task) -> None:
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        assert task.train_batches is not None
+        with torch.no_grad():
+            return {"mean": float(torch.cat([model(batch[0]) for batch in task.train_batches()]).double().mean())}
+
+    whole = Task(
+        "whole",
+        lambda: Outer(task.model()),
+        lambda: (torch.zeros(5, 1, 16, 16),),
+        train_batches=task.train_batches,
+        loss=task.loss,
+        evaluate=evaluate,
+        network=lambda model: model.inner,
+    )
+    model = whole.build()
+    save(model, PrunePlan("hash", {}, {}, {}), tmp_path / "run", inputs=whole.inputs(), part=whole.deployed(model))
+    found = convert_run(tmp_path / "run", source(tmp_path / "run"), "fp16", task=whole)
+    assert found.before is not None
+    assert found.after is not None
+    assert found.after["mean"] == pytest.approx(found.before["mean"], rel=5e-3)
+    assert found.after != found.before
+
+
 def test_without_a_task_fp16_is_looked_at_on_random_inputs_and_says_so_and_int8_is_refused(run: Path) -> None:
     (run / "result.json").unlink()
     found = convert_run(run, source(run), "fp16")
