@@ -225,8 +225,8 @@ def place_kernels(
     graph, counts = model.graph, _element_counts(model)
     constants = constant_values(graph)
     operations = {node.name: node.op_type for node in graph.node if not set(node.output) <= constants}
-    known = {node.name for node in graph.node}
-    strange = sorted({name for record in records for name in record.onnx_nodes} - known)
+    nodes = {node.name: node for node in graph.node}
+    strange = sorted({name for record in records for name in record.onnx_nodes} - nodes.keys())
     if strange:
         raise BackendError(
             f"The compiler's kernels name nodes that the network does not have: {', '.join(strange[:3])}."
@@ -238,19 +238,22 @@ def place_kernels(
         role = role_of(record, operations, borders)
         unnamed = [name for name, kernel in hidden.items() if kernel == number]
         own = _units((*record.onnx_nodes, *unnamed), unit_of, operations)
-        pads = role == "padding" or (role == "work" and pads_inside(record, counts))
+        own_nodes = [nodes[name] for name in (*record.onnx_nodes, *unnamed)]
+        reads = {counts[name] for node in own_nodes for name in node.input if name in counts}
+        writes = {counts[name] for node in own_nodes for name in node.output if name in counts}
+        pads = role == "padding" or (role == "work" and pads_inside(record, reads, writes))
         placed.append(PlacedKernel(record, role, own, pads))
     return _charge_added([kernel for kernel in placed if kernel.role != "sync"])
 
 
-def _element_counts(model: onnx.ModelProto) -> frozenset[int]:
-    """Numbers of elements of the values in a graph; sizes that conversions may have left in it are told anew."""
+def _element_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Numbers of elements of a graph's values; sizes that conversions may have left in it are told anew."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
     graph = shape_inference.infer_shapes(bare).graph
-    shapes = [value.type.tensor_type.shape.dim for value in [*graph.value_info, *graph.input, *graph.output]]
-    return frozenset(prod(dimension.dim_value for dimension in shape) for shape in shapes)
+    values = [*graph.value_info, *graph.input, *graph.output]
+    return {value.name: prod(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
 
 
 def _units(nodes: Sequence[str], unit_of: Mapping[str, int], operations: Mapping[str, str]) -> tuple[int, ...]:

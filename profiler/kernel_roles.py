@@ -62,22 +62,24 @@ def role_of(kernel: KernelRecord, operations: Mapping[str, str], borders: Collec
     return "border" if any(tensor.name in borders for tensor in kernel.inputs + kernel.outputs) else "reformat"
 
 
-def pads_inside(kernel: KernelRecord, counts: Collection[int]) -> bool:
-    """Whether a kernel that computes also pads: it writes a tensor a little larger than one of the network's.
+def pads_inside(kernel: KernelRecord, reads: Collection[int], writes: Collection[int]) -> bool:
+    """Whether a kernel that computes also pads: it writes a tensor a little larger than its nodes do.
 
     A library's product writes more columns than there are, at no kernel's cost; a generated kernel pads, or cuts
     padding off that it reads.
 
     Args:
         kernel: one that works.
-        counts: numbers of elements of the network's values.
+        reads: numbers of elements of the values that its nodes read.
+        writes: of those that they write.
     """
     cuts = bool(set(words(kernel)) & RESIZING_WORDS)
-    return any(_is_padded(tensor, counts) for tensor in kernel.outputs + (kernel.inputs if cuts else ()))
+    wider = any(_is_padded(tensor, writes) for tensor in kernel.outputs)
+    return wider or (cuts and any(_is_padded(tensor, reads) for tensor in kernel.inputs))
 
 
 def _is_padded(tensor: KernelTensor, counts: Collection[int]) -> bool:
-    """Whether the network has no value of this size, but one with a few less along one dimension."""
+    """Whether there is no value of this size, but one with a few less along one dimension."""
     count = prod(tensor.shape)
     smaller = (count // size * (size - few) for size in tensor.shape for few in range(1, min(size, MOST_ADDED + 1)))
     return count not in counts and any(one in counts for one in smaller)

@@ -57,14 +57,25 @@ def test_a_kernel_that_only_moves_is_the_compilers_unless_the_network_moves_ther
     assert role_of(kernel, OPERATIONS, {"x", "y"}) == role
 
 
-def test_padding_along_the_way_is_seen_by_a_tensor_a_little_larger_than_the_networks() -> None:
-    counts = {48, 24}
-    assert pads_inside(_kernel("__myl_SlicAddConc_myl0_3", "sum", after=(8, 8)), counts)
-    assert pads_inside(_kernel("__myl_SlicReshAdd_myl0_3", "sum", before=(8, 8)), counts)
-    assert pads_inside(_kernel("product_myl0_3", "product", after=(8, 8)), counts)
-    assert not pads_inside(_kernel("product_myl0_3", "product", before=(8, 8)), counts)
-    assert not pads_inside(_kernel("__myl_ReshMulSlicSlicAdd_myl0_3", "product"), counts)
-    assert not pads_inside(_kernel("product_myl0_3", "product", after=(80, 60)), counts)
+@pytest.mark.parametrize(
+    ("kernel", "pads"),
+    [
+        (_kernel("__myl_SlicAddConc_myl0_3", "sum", after=(8, 8)), True),
+        (_kernel("__myl_SlicReshAdd_myl0_3", "sum", before=(8, 8)), True),
+        (_kernel("product_myl0_3", "product", after=(8, 8)), True),
+        (_kernel("product_myl0_3", "product", before=(8, 8)), False),
+        (_kernel("__myl_ReshMulSlicSlicAdd_myl0_3", "product"), False),
+        (_kernel("product_myl0_3", "product", after=(80, 60)), False),
+    ],
+)
+def test_padding_along_the_way_is_seen_by_a_tensor_a_little_larger_than_the_nodes(
+    kernel: KernelRecord, pads: bool
+) -> None:
+    assert pads_inside(kernel, {48, 24}, {48}) == pads
+
+
+def test_a_padded_tensor_is_seen_though_it_is_as_large_as_another() -> None:
+    assert pads_inside(_kernel("product_myl0_3", "product", (8, 8), (8, 8)), {64}, {56})
 
 
 def test_a_generated_kernels_name_is_read_word_by_word() -> None:
