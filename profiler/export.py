@@ -1,5 +1,6 @@
 """Write a network as ONNX with PyTorch's own exporter, and check the file against the module."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,23 @@ def _exported(model: nn.Module, inputs: Sequence[Any]) -> onnx_ir.Model:
 
 
 def write_onnx(proto: onnx.ModelProto, path: Path) -> None:
-    """Write an ONNX file whole or not at all."""
+    """Write an ONNX file whole or not at all.
+
+    Raises:
+        LatpruneError: the disk is full, or the folder cannot be written to.
+    """
+    contents = proto.SerializeToString()
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(proto.SerializeToString())
-    partial.replace(path)
+    try:
+        partial.write_bytes(contents)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise LatpruneError(
+            f"{path.name} ({len(contents) / 1e6:.1f} MB) cannot be written into {path.parent}: {error.strerror}. "
+            "Make room there; for temporary files TMPDIR names another folder."
+        ) from error
 
 
 def lively(inputs: Sequence[Any], seed: int = 0) -> tuple[Any, ...]:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -74,7 +73,13 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+SLOW = {"rolled", "shifted windows"}
+"""Exported anew at each removal, or long to analyse."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in KINDS]
+)
 def prepared(request: pytest.FixtureRequest) -> tuple[Network, Variants]:
     torch.manual_seed(0)
     build, shape = KINDS[request.param]
@@ -98,7 +103,7 @@ def test_a_variant_is_the_file_that_the_cut_network_becomes(prepared: tuple[Netw
     network, variants = prepared
     groups = [group for group in network.groups if group.size > 1]
     alone = {groups[-1].name: [0]}
-    for remove in (uneven_removal(groups, 0), uneven_removal(groups, 1), alone):
+    for remove in (uneven_removal(groups, 0), alone):
         variant, deployed = variants.at(remove), to_onnx(cut(network.model, groups, remove), network.inputs)
         assert read_form(variant) == read_form(deployed)
         assert optimised(variant) == optimised(deployed)
@@ -155,9 +160,3 @@ def test_a_bias_that_is_zero_before_training_stays_in_the_file() -> None:
         model[2].bias.zero_()
     assert [len(node.input) for node in before.graph.node] == [3, 3]
     assert read_form(before) == read_form(to_onnx(model, (torch.zeros(1, 3, 4, 4),)))
-    assert np.all(
-        [
-            np.isfinite(array).all()
-            for array in evaluate(before.SerializeToString(), [np.ones((1, 3, 4, 4), np.float32)]).values()
-        ]
-    )

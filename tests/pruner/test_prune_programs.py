@@ -1,6 +1,7 @@
 """A network whose code must be rewritten is pruned, scored again, saved and loaded like any other."""
 
 import copy
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pruner.narrow import narrowed
 from pruner.prune import PruneConfig, prune
 from pruner.task import load_task
 
-TASK = '''
+TASK = """
 import torch
 from tests.pruner.test_prune_programs import Transformer, batches, loss_of_one
 
@@ -42,7 +43,7 @@ def evaluate(model):
     with torch.no_grad():
         right = [(model(images).argmax(1) == labels).float().mean() for images, labels in batches()]
     return {"top1": float(torch.stack(right).mean())}
-'''
+"""
 
 
 class Transformer(nn.Module):
@@ -99,9 +100,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "transformer_task.py").write_text(TASK)
     task = load_task(str(folder / "transformer_task.py"))
     table = folder / "device.db"
-    profile(
-        analyze(task.build(), task.inputs()), table, config=ProfileConfig(networks_min=8, networks_max=10, runs=6)
-    )
+    profile(analyze(task.build(), task.inputs()), table, config=ProfileConfig(networks_min=8, networks_max=10, runs=6))
     prune(task, table, budget_fraction=0.8, config=PruneConfig(epochs=1, rounds=2), out=folder / "run")
     return folder
 
@@ -110,6 +109,7 @@ def test_a_run_with_programs_comes_back_from_json_and_safetensors(finished: Path
     run = finished / "run"
     plan = pruner.PrunePlan.read(run / "plan.json")
     assert plan.form == "program"
+    assert json.loads((run / "result.json").read_text())["exported_as_timed"]
     model = pruner.load(load_task(str(finished / "transformer_task.py")).build, run)
     assert any(isinstance(module, ProgramModule) for module in model.modules())
     exported = list(evaluate((run / "model.onnx").read_bytes(), flat_arrays(picture())).values())
