@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import onnx
+from onnx import numpy_helper
 
 Rule = Literal[
     "serves no output", "constant", "shape", "merged with its double", "inside a kernel", "view", "moved in place"
@@ -19,7 +20,7 @@ constant: computed from weights and constants alone, once, while building.
 shape: computes sizes, which are known while building.
 merged with its double: another node computes the same from the same.
 inside a kernel: one kernel computes what it reads and what reads it, so it computes the node, too, unnamed.
-view: the same elements in the same order under other sizes.
+view: the same elements in the same order under other sizes, or a padding by nothing.
 moved in place: only moves elements; the kernels beside it write or read them where they belong.
 """
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Dropout".split())
@@ -128,6 +129,11 @@ class _Accountant:
         self.leaving = {value.name for value in graph.output}
         self.constants = constant_values(graph)
         self.sizes = self._size_values()
+        amounts = {node.name: node.input[1] for node in graph.node if node.op_type == "Pad" and len(node.input) > 1}
+        given = {tensor.name: tensor for tensor in graph.initializer if tensor.name in amounts.values()}
+        self.idle = {
+            name for name, pads in amounts.items() if pads in given and not numpy_helper.to_array(given[pads]).any()
+        }
         self.alive = self._alive()
         self.above: dict[str, bool] = {}
         self.below: dict[str, bool] = {}
@@ -156,14 +162,14 @@ class _Accountant:
         if self.covered & set(doubles):
             return "merged with its double"
         if self.above[node.name] and self.below[node.name]:
-            return "view" if node.op_type in VIEWS else "moved in place"
+            return "moved in place" if node.op_type in MOVES else "view"
         return None
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         return [name for name in node.input if name and name not in self.constants and name not in self.sizes]
 
     def _is_moved(self, node: onnx.NodeProto) -> bool:
-        return node.name not in self.covered and node.op_type in VIEWS | MOVES
+        return node.name not in self.covered and (node.op_type in VIEWS | MOVES or node.name in self.idle)
 
     def _comes(self, value: str) -> bool:
         """Whether a value enters the network, or a kernel makes it and only moves lie between."""

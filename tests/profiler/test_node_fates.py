@@ -56,6 +56,18 @@ def test_moves_between_kernels_are_theirs_and_a_chain_of_them_too() -> None:
     assert node_fates(_graph(nodes), {"first", "second"}) == {"view": "view", "turn": "moved in place"}
 
 
+def test_a_padding_by_nothing_is_a_view_and_one_by_something_is_not() -> None:
+    for amount, fate in ((0, "view"), (1, None)):
+        nodes = [
+            _node("first", "MatMul", "x w", "a"),
+            _node("pad", "Pad", "a pads", "b"),
+            _node("second", "Relu", "b", "y"),
+        ]
+        graph = _graph(nodes)
+        graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, amount], np.int64), "pads"))
+        assert node_fates(graph, {"first", "second"}) == {"pad": fate}
+
+
 def test_a_move_beside_a_node_that_is_unaccounted_for_is_so_itself() -> None:
     nodes = [
         _node("first", "MatMul", "x w", "a"),
