@@ -24,7 +24,7 @@ from pruner.atomic import write_text
 from pruner.conversion import Conversion, convert_run
 from pruner.runstate import is_unfinished, register_file
 from pruner.sidecar import describe, hash_file, needs
-from pruner.staging import Staged
+from pruner.staging import Staged, check_place
 from pruner.task import Task
 
 MODEL = "model.onnx"
@@ -185,8 +185,7 @@ def export_run(
     for capability in config.compute_capabilities if backend in TARGETS else ():
         TARGETS[backend](capability)
     target = out or run / _file_name(config, builds)
-    if not target.parent.is_dir():
-        raise LatpruneError(f"There is no folder {target.parent} to write {target.name} into.")
+    check_place(target, run, engine=builds)
     model = onnx.load(source)
     conversion = convert_run(
         run,

@@ -36,6 +36,7 @@ class SideCar:
     compute_capabilities: tuple[str, ...] = ()
     precision: str | None = None
     predicted_ms: float | None = None
+    predicted_for: str | None = None
     sha256: str | None = None
     onnx: str | None = None
     onnx_sha256: str | None = None
@@ -156,6 +157,7 @@ def read_side_car(path: Path) -> SideCar | None:
         return SideCar(
             **{name: data.get(name) for name in ("backend", "runtime_version", "precision", "predicted_ms", "onnx")},
             compute_capabilities=tuple(data.get("compute_capabilities") or ()),
+            predicted_for=(data.get("measured_with") or {}).get("runtime"),
             sha256=sums.get("file"),
             onnx_sha256=sums.get("onnx"),
         )
@@ -223,6 +225,7 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
         timed = client.time(path, config)
         if timed.failure is not None or timed.median_ms is None or timed.noise is None:
             raise BackendError(f"{path} cannot be measured with {runtime}: {timed.failure}")
+        promised, said = _promise(car, runtime)
         report = EngineReport(
             measured_ms=timed.median_ms,
             noise=timed.noise,
@@ -230,9 +233,9 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
             backend=runtime,
             discarded=timed.discarded,
             p99_ms=timed.p99_ms,
-            predicted_ms=car.predicted_ms if car is not None else None,
+            predicted_ms=promised,
             command=timed.command,
-            remarks=(*timed.remarks, *(() if car is not None else (NO_PROMISE,))),
+            remarks=(*timed.remarks, *said),
         )
         source = path.with_name((car.onnx if car is not None else None) or MODEL)
         if not source.is_file():
@@ -253,6 +256,15 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
         difference=largest_difference(dict(outputs.outputs), dict(wanted.outputs)),
         tolerance=TOLERANCES.get(precision, max(TOLERANCES.values())),
     )
+
+
+def _promise(car: SideCar | None, runtime: str) -> tuple[float | None, tuple[str, ...]]:
+    """The latency that was predicted for this runtime, and what to say where there is none."""
+    if car is None:
+        return None, (NO_PROMISE,)
+    if car.predicted_ms is not None and car.predicted_for not in (None, runtime):
+        return None, (f"its latency was predicted for {car.predicted_for} alone, by the table that it was pruned with",)
+    return car.predicted_ms, ()
 
 
 def _not_compared(report: EngineReport, why: str) -> EngineReport:

@@ -4,6 +4,32 @@ from pathlib import Path
 
 import onnx
 
+from lut.errors import LatpruneError
+from pruner.show import ENGINES, FILES
+
+
+def check_place(target: Path, run: Path, *, engine: bool) -> None:
+    """Make sure, before any work, that a deployed file can have this name.
+
+    Args:
+        target: where it is to stand.
+        run: the run's directory, whose own files stay as they are.
+        engine: whether it is an engine; else it is an ONNX file.
+
+    Raises:
+        LatpruneError: there is no such folder, something else stands there, or the name says another kind of file.
+    """
+    if not target.parent.is_dir():
+        raise LatpruneError(f"There is no folder {target.parent} to write {target.name} into.")
+    if target.is_dir():
+        raise LatpruneError(f"{target} is a folder; --out takes the name of a file.")
+    if target.name in FILES and target.parent.resolve() == run.resolve():
+        raise LatpruneError(f"{target} is the run's own file. Give --out another name.")
+    if engine and target.suffix == ".onnx":
+        raise LatpruneError(f"{target.name} would be an engine that is called an ONNX file. Let --out end in .engine.")
+    if not engine and target.suffix in ENGINES:
+        raise LatpruneError(f"{target.name} would be an ONNX file that is called an engine. Let --out end in .onnx.")
+
 
 class Staged:
     """Files in a folder of their own until all are there; then each takes its place, the deployed one last."""

@@ -44,6 +44,28 @@ def test_a_runtime_that_runs_onnx_gets_the_onnx_file(run: Path) -> None:
     assert report.path.read_bytes() == (run / "model.onnx").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run", "is a folder"),
+        ("run/model.onnx", "the run's own file"),
+        ("x.engine", r"called an engine\. Let --out end in \.onnx"),
+        ("missing/x.onnx", "no folder"),
+    ],
+)
+def test_a_place_that_is_taken_or_says_another_kind_of_file_is_refused(run: Path, name: str, words: str) -> None:
+    before = sorted(run.parent.rglob("*"))
+    with pytest.raises(LatpruneError, match=words):
+        export_run(run, backend="onnxruntime", out=run.parent / name)
+    assert sorted(run.parent.rglob("*")) == before
+
+
+@RTX
+def test_an_engine_is_not_called_an_onnx_file(run: Path) -> None:
+    with pytest.raises(LatpruneError, match=r"end in \.engine"):
+        export_run(run, backend="tensorrt-rtx", out=run.parent / "x.onnx")
+
+
 def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no finished run"):
         export_run(tmp_path, backend="onnxruntime")

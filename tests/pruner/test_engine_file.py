@@ -177,6 +177,14 @@ def test_an_engine_that_runs_is_held_to_its_promises(engine: Path) -> None:
     assert report.remarks == ()
 
 
+@pytest.mark.usefixtures("machine")
+def test_what_was_predicted_for_another_runtime_is_no_promise(engine: Path) -> None:
+    describe(engine, measured_with={"runtime": "onnxruntime"})
+    report = measure_engine(engine, gpu=lambda: GPU)
+    assert report.predicted_ms is None
+    assert report.remarks == ("its latency was predicted for onnxruntime alone, by the table that it was pruned with",)
+
+
 @pytest.mark.parametrize(("precision", "right"), [("fp32", False), ("fp16", True), ("int8", True)])
 def test_outputs_are_judged_by_the_precision(
     engine: Path, machine: type[Machine], monkeypatch: pytest.MonkeyPatch, precision: str, right: bool
