@@ -19,7 +19,7 @@ from profiler.backends.interface import KernelRecord
 from profiler.backends.trt_log import UNREAD
 from profiler.inplace import Owners
 from profiler.kernel_roles import Role, padded_sizes, pads_inside, role_of
-from profiler.node_fates import VIEWS, Rule, constant_values, count_fates, hidden_nodes, node_fates
+from profiler.node_fates import VIEWS, Rule, constant_values, count_fates, handed_over, hidden_nodes, node_fates
 from profiler.variants import Variants
 
 Agreement = Literal["alone", "several", "shared", "spread", "gone"]
@@ -232,7 +232,7 @@ def place_kernels(
             f"The compiler's kernels name nodes that the network does not have: {', '.join(strange[:3])}."
         )
     borders = {value.name for value in [*graph.input, *graph.output]}
-    hidden = hidden_nodes(graph, [record.onnx_nodes for record in records])
+    hidden = hidden_nodes(graph, [record.onnx_nodes for record in records], handed_over(records))
     placed = []
     for number, record in enumerate(records):
         role = role_of(record, operations, borders)
@@ -327,7 +327,8 @@ def fusion_of(
         left = {at: unit for at, unit in enumerate(matched.network.units) if unit.name not in set(without)}
         names = {at: unit.name for at, unit in left.items()}
         units = place_units(kernels, names, {at: unit.family.operation for at, unit in left.items()})
-    hidden = hidden_nodes(model.graph, [kernel.record.onnx_nodes for kernel in kernels])
+    left_over = [kernel.record for kernel in kernels]
+    hidden = hidden_nodes(model.graph, [record.onnx_nodes for record in left_over], handed_over(left_over))
     return Fusion(len(model.graph.node), node_fates(model.graph, covered, hidden), kernels, units, because)
 
 

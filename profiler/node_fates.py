@@ -10,6 +10,8 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
+from profiler.backends.interface import KernelRecord
+
 Rule = Literal[
     "serves no output", "constant", "shape", "merged with its double", "inside a kernel", "view", "moved in place"
 ]
@@ -19,7 +21,8 @@ serves no output: nothing that leaves the network depends on it.
 constant: computed from weights and constants alone, once, while building.
 shape: computes sizes, which are known while building.
 merged with its double: another node computes the same from the same.
-inside a kernel: one kernel computes what it reads and what reads it, so it computes the node, too, unnamed.
+inside a kernel: one kernel computes what it reads and what reads it, or those that do hand over to each other, so one
+    of them computes the node, too, unnamed.
 view: the same elements in the same order under other sizes, or a padding by nothing.
 moved in place: only moves elements; the kernels beside it write or read them where they belong.
 """
@@ -72,14 +75,19 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
-def hidden_nodes(graph: onnx.GraphProto, kernels: Sequence[Collection[str]]) -> dict[str, int]:
-    """Nodes that no kernel names, though one computes what they read and what reads them: the number of that kernel.
+def hidden_nodes(
+    graph: onnx.GraphProto, kernels: Sequence[Collection[str]], handed: Collection[tuple[int, int]] = ()
+) -> dict[str, int]:
+    """Nodes that no kernel names, though one must compute them: the number of that kernel.
 
-    Kernels run one after the other, so what lies between two nodes of one kernel is computed in it.
+    Kernels run one after the other, so what lies between two nodes of one kernel is computed in it. And what lies
+    between nodes of kernels of which one hands over to the other is computed in one of these two; nothing tells in
+    which, and it is put down to the one that reads, where the cut is least likely to have it.
 
     Args:
         graph: its nodes have names of their own and stand behind what they read.
         kernels: the nodes that each kernel names.
+        handed: pairs of kernels of which the first writes a tensor that the second reads.
     """
     naming: dict[str, set[int]] = defaultdict(set)
     for number, names in enumerate(kernels):
@@ -97,9 +105,29 @@ def hidden_nodes(graph: onnx.GraphProto, kernels: Sequence[Collection[str]]) -> 
         reaches = set().union(*(below[name] for name in node.output))
         for name in node.input:
             below[name] |= naming.get(node.name) or reaches
-        if node.name not in naming and node.op_type not in VIEWS | MOVES and reaches & reached[node.name]:
-            found[node.name] = min(reaches & reached[node.name])
+        if node.name in naming or node.op_type in VIEWS | MOVES:
+            continue
+        made = reached[node.name]
+        inside = reaches & made or {reader for reader in reaches if _hand_over(made, reader, handed)}
+        if inside:
+            found[node.name] = min(inside)
     return found
+
+
+def _hand_over(makers: Collection[int], reader: int, handed: Collection[tuple[int, int]]) -> bool:
+    """Whether all that the makers write goes to the reader, or first to another of them (one may pad for the next)."""
+    return bool(makers) and all(any((maker, other) in handed for other in (reader, *makers)) for maker in makers)
+
+
+def handed_over(records: Sequence[KernelRecord]) -> set[tuple[int, int]]:
+    """Pairs of kernels, by number, of which the first writes a tensor that the second reads."""
+    writers = {tensor.name: number for number, record in enumerate(records) for tensor in record.outputs}
+    return {
+        (writers[tensor.name], number)
+        for number, record in enumerate(records)
+        for tensor in record.inputs
+        if tensor.name in writers
+    }
 
 
 def node_fates(

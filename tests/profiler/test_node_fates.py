@@ -105,6 +105,26 @@ def test_what_lies_between_two_nodes_of_one_kernel_is_computed_in_it_though_it_i
     assert hidden_nodes(graph, [["product"], ["gate"]]) == {}
 
 
+def test_what_lies_between_two_kernels_that_hand_over_to_each_other_is_computed_in_one_of_them() -> None:
+    nodes = [
+        _node("product", "MatMul", "x w", "a"),
+        _node("curve", "Sigmoid", "a", "b"),
+        _node("silu", "Mul", "a b", "c"),
+        _node("mean", "ReduceMean", "c", "d"),
+        _node("other", "Relu", "x", "e"),
+        _node("both", "Add", "d e", "f"),
+        _node("last", "Relu", "f", "y"),
+    ]
+    graph, kernels = _graph(nodes), [["product"], ["mean"], ["last"], ["other"]]
+    assert hidden_nodes(graph, kernels, {(0, 1)}) == {"curve": 1, "silu": 1}
+    assert hidden_nodes(graph, kernels, {(0, 1), (1, 2)}) == {"curve": 1, "silu": 1}
+    assert hidden_nodes(graph, kernels, {(1, 2), (3, 2)}) == {"both": 2}
+    assert hidden_nodes(graph, kernels, set()) == {}
+    padded = [["product"], ["product"], ["mean"]]
+    assert hidden_nodes(graph, padded, {(0, 1), (1, 2)}) == {"curve": 2, "silu": 2}
+    assert hidden_nodes(graph, padded, {(1, 2)}) == {}
+
+
 def test_nodes_are_put_behind_what_they_read_and_else_stay_where_they_are() -> None:
     nodes = [_node("c", "Relu", "b", "d"), _node("a", "Relu", "x", "a"), _node("b", "Relu", "a", "b")]
     nodes.append(_node("e", "Relu", "x", "y"))
