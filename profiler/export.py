@@ -56,9 +56,11 @@ def _exported(model: nn.Module, inputs: Sequence[Any]) -> onnx_ir.Model:
     with undisturbed(model), without_fusing(), quiet(), without_collecting():
         model.eval()
         try:
-            program = torch.onnx.export(model, tuple(inputs), dynamo=True, optimize=False, verbose=False)
+            # The exporter takes a dict at the end for arguments by name; an empty one says that there are none.
+            program = torch.onnx.export(model, (*inputs, {}), dynamo=True, optimize=False, verbose=False)
         except Exception as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            why = error.__cause__ or error  # the exporter's own words say only in which of its steps it failed
+            first = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
             raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {first}") from error
         if program is None:
             raise LatpruneError("PyTorch's exporter gave no ONNX program.")

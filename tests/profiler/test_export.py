@@ -1,14 +1,15 @@
-"""Files are written whole or not at all."""
+"""Networks become ONNX, and files are written whole or not at all."""
 
 import resource
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lut.errors import LatpruneError
-from profiler.export import to_onnx, write_onnx
+from profiler.backends.onnxruntime import evaluate
+from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx, write_onnx
 
 
 def test_a_file_that_does_not_fit_leaves_nothing_behind_and_says_what_to_do(tmp_path: Path) -> None:
@@ -29,3 +30,38 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     model = to_onnx(nn.Linear(2, 2), (torch.zeros(1, 2),))
     with pytest.raises(LatpruneError, match="No such file or directory"):
         write_onnx(model, tmp_path / "gone" / "network.onnx")
+
+
+class OfTwo(nn.Module):
+    """Takes its inputs in a dict, and gives its outputs in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The difference and the sum."""
+        one, other = self.one(batch["one"]), self.other(batch["other"])
+        return {"less": one - other, "more": one + other}
+
+
+def test_inputs_may_stand_in_a_dict() -> None:
+    model, inputs = OfTwo(), ({"one": torch.randn(5, 4), "other": torch.randn(5, 2)},)
+    written = to_onnx(model, inputs)
+    found = evaluate(written.SerializeToString(), flat_arrays(inputs))
+    assert largest_difference(list(found.values()), output_arrays(model, inputs)) < 1e-6
+
+
+class Branching(nn.Module):
+    """What it computes decides what it computes next."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Twice the input, or half of it."""
+        return x * 2 if x.sum() > 0 else x / 2
+
+
+def test_what_the_exporter_says_last_is_told_without_its_advice() -> None:
+    with pytest.raises(LatpruneError, match="data-dependent") as told:
+        to_onnx(Branching(), (torch.randn(3),))
+    assert "\n" not in str(told.value)
+    assert "Next steps" not in str(told.value)
