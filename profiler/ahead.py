@@ -21,12 +21,9 @@ from lut.records import AHEAD_OF_TIME, DeviceFingerprint
 from profiler.backends import BuildSettings, get_backend, memory_rules
 from profiler.backends.interface import Array
 from profiler.export import write_onnx
-from profiler.precision import PRECISIONS, Precision, Remainder, to_precision
-from profiler.precision.linear import linear_as_convolution
+from profiler.precision import PRECISIONS, Precision, Remainder, remainder_for, to_device
 from profiler.worker_client import WorkerClient
 
-NO_FP32_PRODUCT = ("7.5",)
-"""Turing, for which there is no fp32 matrix product."""
 MAX_AUX_STREAMS = 0
 """Each further stream would bring a workspace of its own."""
 STEPS = {"fp32": 4, "fp16": 8, "int8": 16}
@@ -56,7 +53,7 @@ class Target:
     @property
     def remainder(self) -> Remainder:
         """What runs where an int8 network is not quantised."""
-        return "fp16" if self.precision == "int8" and self.compute_capability in NO_FP32_PRODUCT else "fp32"
+        return remainder_for(self.precision, (self.compute_capability,))
 
     @property
     def step(self) -> int:
@@ -145,14 +142,11 @@ class Compiler:
             BackendError: it cannot be built for the target.
             LatpruneError: it cannot be converted to the precision.
         """
-        if self.target.precision == "fp32" and self.target.compute_capability in NO_FP32_PRODUCT:
-            model, _, _ = linear_as_convolution(model)  # as it is deployed; what cannot be rewritten fails to build
-        converted = to_precision(
-            model, self.target.precision, [inputs or self._inputs], remainder=self.target.remainder
-        )
+        targets = (self.target.compute_capability,)
+        converted = to_device(model, self.target.precision, [inputs or self._inputs], targets)
         path, engine = Path(self._folder.name, "network.onnx"), Path(self._folder.name, "network.engine")
         write_onnx(converted, path)
-        settings = BuildSettings((self.target.compute_capability,), max_aux_streams=MAX_AUX_STREAMS)
+        settings = BuildSettings(targets, max_aux_streams=MAX_AUX_STREAMS)
         reply = self._client.build(path, engine, settings)
         engine.unlink(missing_ok=True)
         if reply.report is None:

@@ -20,7 +20,7 @@ from profiler.compiled_units import Fusion, fusion_of
 from profiler.export import flat_arrays, lively, write_onnx
 from profiler.kernel_roles import SYNC
 from profiler.node_fates import name_nodes
-from profiler.precision import Precision, to_precision
+from profiler.precision import Precision, to_device, to_precision
 from profiler.variants import Variants
 
 STREAMS = 8
@@ -86,7 +86,7 @@ def read_fusion(
     """
     written = variants.at(variants.widths_removal(widths), blocks)
     feeds = [flat_arrays(lively(variants.network.inputs))] if settings.precision == "int8" else []
-    model = name_nodes(to_precision(written, settings.precision, feeds))
+    model = name_nodes(to_device(written, settings.precision, feeds, settings.compute_capabilities))
     lost = [name for block in blocks for name in block.units]
     found = fusion_of(model, compile_kernels(model, settings), variants, lost)
     if not settings.streams:

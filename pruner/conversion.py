@@ -14,8 +14,8 @@ from lut.errors import BackendError, LatpruneError, TaskError
 from profiler.backends.inputs import random_inputs
 from profiler.backends.interface import Array
 from profiler.export import largest_difference
-from profiler.precision import Converted, Precision, Remainder, convert
-from profiler.precision.linear import linear_as_convolution
+from profiler.precision import Converted, Precision, Remainder, convert, remainder_for
+from profiler.precision.linear import NO_FP32_PRODUCT, linear_as_convolution
 from profiler.precision.running import opened
 from profiler.progress import Event, Progress, silent
 from pruner.calibration import calibration_feeds, file_inputs
@@ -24,8 +24,6 @@ from pruner.standin import evaluate_file
 from pruner.task import Task, load_task
 from pruner.training import evaluate
 
-NO_FP32_PRODUCT = ("7.5",)
-"""Compute capabilities for which TensorRT for RTX compiles no fp32 matrix product."""
 COMPARED = 4
 """Runs whose outputs are compared."""
 STAGE = "convert"
@@ -87,7 +85,7 @@ def convert_run(
     notes: list[str] = []
     rewritten: tuple[str, ...] = ()
     if remainder is None:
-        remainder = "fp16" if lacking and precision == "int8" else "fp32"
+        remainder = remainder_for(precision, compute_capabilities)
         if remainder == "fp16":
             notes.append(f"What is not quantised runs in fp16: {lacking[0]} has no fp32 matrix product.")
     if lacking and precision == "fp32":

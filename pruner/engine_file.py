@@ -20,7 +20,6 @@ from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.deploy import CAREFULLY, MODEL
 
-ENGINES = (".engine", ".plan")
 BUILDERS = ("tensorrt-rtx", "tensorrt")
 TOLERANCES = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.2}
 """How far outputs may lie from the same network's in ONNX Runtime on the CPU, over the largest value of that output."""

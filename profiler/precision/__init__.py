@@ -4,7 +4,26 @@ TensorRT and ONNX Runtime take the precision from the file's own types. The conv
 do not fit is found here, on batches, before anything is converted.
 """
 
-from profiler.precision.convert import PRECISIONS, Converted, Precision, Remainder, convert, to_precision
+from profiler.precision.convert import (
+    PRECISIONS,
+    Converted,
+    Precision,
+    Remainder,
+    convert,
+    remainder_for,
+    to_device,
+    to_precision,
+)
 from profiler.precision.kept import Kept
 
-__all__ = ["PRECISIONS", "Converted", "Kept", "Precision", "Remainder", "convert", "to_precision"]
+__all__ = [
+    "PRECISIONS",
+    "Converted",
+    "Kept",
+    "Precision",
+    "Remainder",
+    "convert",
+    "remainder_for",
+    "to_device",
+    "to_precision",
+]

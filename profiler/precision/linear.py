@@ -8,6 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from profiler.backends.interface import Array
 
+NO_FP32_PRODUCT = frozenset({"7.5"})
+"""Compute capabilities for which TensorRT for RTX compiles no fp32 matrix product (Turing)."""
+
 
 def linear_as_convolution(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]:
     """Rewrite every Gemm and MatMul of a tensor with constant weights, which computes the same sums.

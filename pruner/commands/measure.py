@@ -14,13 +14,12 @@ from pruner.commands.options import Batch, Input, Json, Precision, Threads, find
 from pruner.commands.output import print_json, results
 from pruner.commands.parsing import OptionError
 from pruner.commands.progress import working
-from pruner.show import format_ms, format_percent, memory_line
+from pruner.show import ENGINES, format_ms, format_percent, memory_line
 
 if TYPE_CHECKING:
     from profiler.progress import Progress
 
 DEFAULT = "onnxruntime"
-ENGINES = (".engine", ".plan")
 FILES = (".onnx", *ENGINES)
 """Endings of networks in a file; all else that is no directory is a task."""
 

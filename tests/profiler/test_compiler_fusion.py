@@ -66,6 +66,16 @@ def test_every_node_and_every_unit_is_accounted_for_in_any_precision(
         assert found.bearing
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_for_turing_a_network_with_a_linear_layer_is_compiled_as_it_is_deployed(
+    residual: Variants, precision: str
+) -> None:
+    found = read_fusion(residual, residual.network.widths, FusionSettings(("7.5",), precision))  # type: ignore[arg-type]
+    assert found.unaccounted == ()
+    assert found.units
+    assert all(unit.kernels for unit in found.units if unit.operation == "linear")
+
+
 def test_a_residual_network_is_fused_as_it_was_cut(residual: Variants) -> None:
     found = read_fusion(residual, residual.network.widths, FusionSettings())
     assert found.agreeing == 1.0
