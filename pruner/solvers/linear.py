@@ -181,17 +181,8 @@ class LinearProgram:
             time_limit_s: after which the best so far is given back.
             start: options to begin with, which should keep the limits.
         """
-        solver = _Quiet()
-        for name, value in (
-            ("output_flag", False),
-            ("threads", 1),
-            ("time_limit", time_limit_s),
-            ("mip_rel_gap", gap),
-            ("mip_abs_gap", 0.0),
-            ("random_seed", 0),
-        ):
-            solver.setOptionValue(name, value)
-        solver.passModel(self._model())
+        model = self._model()
+        solver = _start(model, gap, time_limit_s)
         if start is not None:
             first = highspy.HighsSolution()
             chosen = np.zeros(self._columns)
@@ -199,6 +190,12 @@ class LinearProgram:
             first.col_value = self._filled(chosen, start)
             solver.setSolution(first)
         solver.run()
+        if start is not None and _misjudged(solver, model):
+            solver = _start(model, gap, time_limit_s)
+            solver.run()
+        return self._read(solver)
+
+    def _read(self, solver: _Quiet) -> Found:
         status, info = solver.getModelStatus(), solver.getInfo()
         impossible = status in {highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible}
         choice = None
@@ -239,6 +236,34 @@ class LinearProgram:
         free = np.array([highspy.HighsVarType.kContinuous] * (self._columns - self.binaries))
         model.integrality_ = [*kinds, *free]
         return model
+
+
+def _start(model: highspy.HighsLp, gap: float, time_limit_s: float) -> _Quiet:
+    """HiGHS with a model, on one core."""
+    solver = _Quiet()
+    for name, value in (
+        ("output_flag", False),
+        ("threads", 1),
+        ("time_limit", time_limit_s),
+        ("mip_rel_gap", gap),
+        ("mip_abs_gap", 0.0),
+        ("random_seed", 0),
+    ):
+        solver.setOptionValue(name, value)
+    solver.passModel(model)
+    return solver
+
+
+def _misjudged(solver: _Quiet, model: highspy.HighsLp) -> bool:
+    """Whether HiGHS believes in another objective than its own solution has, so that it stopped too early.
+
+    HiGHS 1.16 may lose a constant of the objective where its presolve meets a starting solution: it then takes the
+    start for an optimum of value 0.
+    """
+    values, told = np.asarray(solver.getSolution().col_value), solver.getInfo().objective_function_value
+    if len(values) == 0:
+        return False
+    return not np.isclose(float(np.asarray(model.col_cost_) @ values), told, rtol=1e-6, atol=1e-6 * LOSS_SCALE)
 
 
 def _added_up(columns: Sequence[Ints], values: Sequence[Floats]) -> tuple[Ints, Floats]:

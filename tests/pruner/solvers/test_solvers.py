@@ -55,6 +55,21 @@ def test_milp_loses_what_trying_everything_loses(problem: Problem) -> None:
         assert solution.gap <= 1e-4
 
 
+def test_a_start_that_highs_takes_for_an_optimum_of_value_zero_proves_nothing() -> None:
+    pair = np.array([[0.0, 2.92], [0.0, 3.98], [0.0, 8.16], [0.0, 11.3], [0.0, 14.8]])
+    steps = np.array([[12.5, 25.1, 34.5, 45.7, 54.3], [18.5, 38.6, 50.6, 68.0, 80.3], [26.1, 56.1, 71.5, 94.5, 117.2]])
+    triple = np.zeros((4, 5, 2))
+    triple[1:, :, 1] = steps
+    cost = TabledCost(
+        "latency", "ms", (Table((1, 2), pair), Table((0, 1, 2), triple)), np.ones((1, 2)), np.zeros(1), (4, 5, 2)
+    )
+    losses = (np.zeros(4), np.array([1.16, 1.16, 1.16, 0.126, 0.0]), np.array([1.84, 0.0]))
+    problem = Problem(losses, (Limit(cost, 49.5),), cost, ((2, 0),))
+    solution = EXACT.solve(problem)
+    assert solution.lost == by_trying_all(problem)
+    assert solution.gap == pytest.approx(0.0, abs=1e-4)
+
+
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(grids=True))
 def test_where_costs_belong_to_sums_milp_keeps_the_limits_and_its_bound_holds(problem: Problem) -> None:
