@@ -49,11 +49,11 @@ def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
             name += "_"
         taken.add(name)
         node.name = name
-    _sort(named.graph)
+    sort_nodes(named.graph)
     return named
 
 
-def _sort(graph: onnx.GraphProto) -> None:
+def sort_nodes(graph: onnx.GraphProto) -> None:
     """Put nodes behind what they read; those that stand so already keep their order."""
     made = {name for node in graph.node for name in node.output if name}
     waiting = list(graph.node)

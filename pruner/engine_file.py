@@ -119,7 +119,11 @@ def measure_engine(
         raise BackendError(f"{path} does not run here: {'; '.join(check.reasons)}. {_built_for(car)}".strip())
     found = gpu()
     if isinstance(found, str):
-        state = "is whole" if check.verdict == "well-formed" else "could not be checked without loading it"
+        state = "is whole"
+        if check.verdict != "well-formed":
+            state = "could not be checked without loading it"
+        elif car is None or car.sha256 is None:
+            state = "reads as a whole engine, though only a side-car's SHA-256 would tell whether every byte is right"
         raise BackendError(
             f"{path.name} {state} ({runtime} {check.version}). {_built_for(car)} Running it needs such a GPU, and "
             f"there is none here: {found}"

@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper, version_converter
 from lut.errors import BackendError
 from profiler.backends.interface import Array, Feeds
 from profiler.backends.onnxruntime import INSTALL
+from profiler.node_fates import sort_nodes
 from profiler.precision.kept import Kept
 from profiler.precision.ranges import largest_values
 
@@ -39,7 +40,10 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.Mode
     named = _named(_with_half_scales(model))
     kept = _too_large(named, largest_values(named, batches) if batches else {})
     converted = _converter()(named, keep_io_types=True, node_block_list=[one.node for one in kept])
-    return _without_detours(converted, {node.name for node in named.graph.node}), kept
+    _without_detours(converted, {node.name for node in named.graph.node})
+    sort_nodes(converted.graph)  # the converter puts its casts last
+    del converted.graph.value_info[:]  # and leaves some types as they were
+    return converted, kept
 
 
 def _converter() -> Any:
@@ -50,7 +54,7 @@ def _converter() -> Any:
     return float16.convert_float_to_float16
 
 
-def _without_detours(model: onnx.ModelProto, own: Set[str]) -> onnx.ModelProto:
+def _without_detours(model: onnx.ModelProto, own: Set[str]) -> None:
     """Lead a value straight from one fp32 node to the next; the converter's way is through fp16, where it overflows.
 
     Args:
@@ -74,7 +78,6 @@ def _without_detours(model: onnx.ModelProto, own: Set[str]) -> onnx.ModelProto:
     unread = [node for name, node in casts.items() if name not in read]
     for node in unread:
         graph.node.remove(node)
-    return model
 
 
 def _target(cast: onnx.NodeProto) -> int:

@@ -65,6 +65,10 @@ def profile_memory(
             f"{backend} compiles for a device that is not here.\nSay which: --compute-capability 8.6, or --device NAME"
         )
     with working() as progress:
+        from pruner.deploy import TARGETS
+
+        for capability in wanted if backend in TARGETS else ():
+            TARGETS[backend](capability)
         from profiler.ahead import Compiler, Target, as_precision
         from profiler.ahead_profile import AheadConfig, profile_ahead
         from profiler.export import flat_arrays, lively

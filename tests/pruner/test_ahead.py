@@ -183,3 +183,12 @@ def test_what_cannot_be_compiled_for_is_refused_and_no_row_claims_otherwise(netw
     with TableFile(path) as file:
         (fingerprint,) = file.fingerprints()
         assert all(row.failure is not None and row.weights_bytes is None for row in file.networks(fingerprint))
+
+
+def test_a_device_that_nothing_is_compiled_for_is_refused_before_there_is_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "table.db"
+    told = ["profile", str(EXAMPLE), "--backend", "tensorrt-rtx", "--table", str(path)]
+    done = CliRunner().invoke(app, [*told, "--compute-capability", "8.6,9.0"])
+    assert done.exit_code == 2
+    assert "Hopper" in done.stderr
+    assert not path.exists()

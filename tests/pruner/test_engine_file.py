@@ -140,7 +140,7 @@ def test_without_a_side_car_the_runtime_must_be_named(engine: Path) -> None:
     engine.with_name("model.engine.json").unlink()
     with pytest.raises(LatpruneError, match=r"no side-car.*--backend tensorrt-rtx or tensorrt"):
         measure_engine(engine, gpu=lambda: NO_GPU)
-    with pytest.raises(BackendError, match=r"is whole.*no side-car"):
+    with pytest.raises(BackendError, match=r"reads as a whole engine.*SHA-256.*no side-car"):
         measure_engine(engine, backend="tensorrt-rtx", gpu=lambda: NO_GPU)
 
 

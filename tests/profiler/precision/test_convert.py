@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional
 
 from lut.errors import LatpruneError
 from profiler.backends.interface import Array
+from profiler.export import to_onnx
 from profiler.precision import convert, to_precision
 from profiler.precision.running import opened
 from tests.profiler.networks import INPUT_SHAPE, write_conv_net
@@ -106,6 +110,30 @@ def test_fp16_is_run_with_the_rounding_of_a_gpu_that_adds_up_in_fp32() -> None:
         expected = (half * half) + half
     assert np.isinf(expected[2])
     np.testing.assert_array_equal(opened(model).outputs([x])["y"], expected.astype(np.float32))
+
+
+class Enlarged(nn.Module):
+    """A convolution whose map is made twice as large before the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A map of 4 channels."""
+        return self.other(functional.interpolate(self.one(x), scale_factor=2.0).relu())
+
+
+def test_types_are_told_anew_and_nodes_stand_in_order_after_a_conversion(
+    batches: list[list[Array]],
+) -> None:
+    torch.manual_seed(0)
+    model = to_onnx(Enlarged(), (torch.zeros(INPUT_SHAPE),))
+    found = convert(model, "fp16", batches)
+    assert found.kept == ()
+    onnx.checker.check_model(found.model, full_check=True)
+    assert weight_types(found.model) == {TensorProto.FLOAT16}
+    assert 0 < difference(found.model, model, batches[0]) < 5e-3
 
 
 def test_int8_without_batches_and_bf16_are_refused_with_what_to_do(model: onnx.ModelProto) -> None:
