@@ -13,9 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors.numpy import load_file
+
 from benchmarks.settings import Setting
 from benchmarks.versus_methods import METHODS, OURS
 from benchmarks.versus_store import Base, Key, Places, Plan, Table, Timed, Tuned, read_record
+from pruner.plan import read_ranges
 
 BUDGETS = (75, 50, 30)
 
@@ -30,6 +33,7 @@ class Point:
         accuracy, before: after fine-tuning and before it.
         plan: what is kept, and what the search measured.
         on: the same network's ratio on each runtime that measured it.
+        lost: share of all Fisher importance that is gone; None where there are no scores.
     """
 
     key: Key
@@ -38,6 +42,7 @@ class Point:
     before: float | None
     plan: Plan
     on: Mapping[str, float]
+    lost: float | None = None
 
 
 @dataclass
@@ -127,7 +132,18 @@ def _read_cell(results: Results, places: Places, key: Key, runtimes: Sequence[st
         if timed and _took(results, timed, f"{key}, measured on {runtime}") and timed[1].ratio is not None:
             on[runtime] = timed[1].ratio
     if plan and tuned and tuned[1].accuracy is not None and key.runtime in on:
-        results.points[key] = Point(key, on[key.runtime], tuned[1].accuracy, tuned[1].before, plan[1], on)
+        gone = importance_lost(places.base(key.network, key.seed).with_suffix(".scores.safetensors"), plan[1])
+        results.points[key] = Point(key, on[key.runtime], tuned[1].accuracy, tuned[1].before, plan[1], on, gone)
+
+
+def importance_lost(path: Path, plan: Plan) -> float | None:
+    """The share of all Fisher importance that a plan gives up, by the scores that all methods share."""
+    if not path.exists():
+        return None
+    scores = load_file(path)
+    kept = sum(float(scores[group][list(read_ranges(choices))].sum()) for group, choices in plan.kept.items())
+    frozen = sum(float(score.sum()) for group, score in scores.items() if group not in plan.kept)
+    return 1 - (kept + frozen) / sum(float(score.sum()) for score in scores.values())
 
 
 Curve = list[tuple[float, float]]
@@ -222,6 +238,7 @@ class Verdict:
         network, runtime, peer, budget: where.
         speedups: at our networks' accuracies, by seed (see `speedup_at`).
         gains: our accuracy less the peer's at the same budget, by seed.
+        lost: means of the importance that ours and the peer's gave up at that budget; None where it is not known.
     """
 
     network: str
@@ -230,6 +247,7 @@ class Verdict:
     budget: int
     speedups: tuple[float, ...]
     gains: tuple[float, ...]
+    lost: tuple[float | None, float | None] = (None, None)
 
     @property
     def word(self) -> str:
@@ -257,9 +275,15 @@ def verdicts(results: Results) -> list[Verdict]:
                     for seed in sorted(own.keys() & {*results.seeds(network, runtime, peer)})
                 ]
                 gains = tuple(own[seed].accuracy - other[seed].accuracy for seed in sorted(own.keys() & other.keys()))
+                lost = (_mean_lost(own.values()), _mean_lost(other.values()))
                 if speeds:
-                    found.append(Verdict(network, runtime, peer, budget, tuple(speeds), gains))
+                    found.append(Verdict(network, runtime, peer, budget, tuple(speeds), gains, lost))
     return found
+
+
+def _mean_lost(points: Iterable[Point]) -> float | None:
+    known = [point.lost for point in points if point.lost is not None]
+    return statistics.fmean(known) if known else None
 
 
 def spread(values: Iterable[float]) -> tuple[float, float] | None:

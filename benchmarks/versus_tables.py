@@ -146,9 +146,12 @@ def in_words(verdict: Verdict) -> str:
     never = len(verdict.speedups) - len(times)
     told = [f"{value:.2f}" for value in sorted(times)] + (["never reached"] * never)
     gains = ", ".join(f"{100 * gain:+.2f}" for gain in verdict.gains)
+    ours, theirs = verdict.lost
+    gone = "" if ours is None or theirs is None else f"; importance given up {ours:.2%} and {theirs:.2%}"
     return (
         f"{NETWORKS[verdict.network].title} on {verdict.runtime}, {METHODS[verdict.peer].title}, {verdict.budget} %: "
         f"speed-up at our accuracy by seed {', '.join(told)}; accuracy at the same budget {gains or 'unknown'} points"
+        + gone
     )
 
 

@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from benchmarks import versus_cell, versus_data
 from benchmarks.versus import estimate, forget, main, parse, wanted_cells
 from benchmarks.versus_data import Batches, DataMissingError, Pictures, moved, read_digits, read_fashion, read_idx
-from benchmarks.versus_figures import Point, Results, fastest, read_results, speedup, speedup_at, verdicts
+from benchmarks.versus_figures import (
+    Point,
+    Results,
+    fastest,
+    importance_lost,
+    read_results,
+    speedup,
+    speedup_at,
+    verdicts,
+)
 from benchmarks.versus_methods import METHODS, OURS, cannot_run, solver_of
 from benchmarks.versus_networks import NETWORKS, QUICK
 from benchmarks.versus_peers import (
@@ -215,6 +225,14 @@ def test_a_peer_that_never_gets_there_is_slower_and_one_that_starts_above_is_met
     assert speedup_at(ours, peer, 0.4, 0.95) == math.inf
     assert speedup_at(ours, peer, 0.4, 0.7) == pytest.approx(0.5 / (0.4 + 0.4 * 10 / 15))
     assert speedup_at([(0.4, 0.7)], peer, 0.4, 0.7) == 0.0
+
+
+def test_what_a_plan_gives_up_is_told_by_the_scores_that_all_share(tmp_path: Path) -> None:
+    path = tmp_path / "scores.safetensors"
+    assert importance_lost(path, Plan(kept={"a": "0"})) is None
+    save_file({"a": np.array([1.0, 2.0, 3.0]), "b": np.array([4.0])}, path)
+    assert importance_lost(path, Plan(kept={"a": "0,2"})) == pytest.approx(0.2)
+    assert importance_lost(path, Plan(kept={"a": "0-2", "b": "0"})) == pytest.approx(0.0)
 
 
 def results_of(accuracies: Mapping[tuple[str, int, int], tuple[float, float]]) -> Results:
