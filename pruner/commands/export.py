@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from profiler.backends import get_backend
 from pruner.commands.options import Json, capabilities
 from pruner.commands.output import make_table, print_json, results
 from pruner.commands.parsing import OptionError
@@ -51,6 +52,11 @@ def export(
     if remainder is not None and (remainder not in REMAINDERS or precision != "int8"):
         raise OptionError(f"--remainder {remainder} does not go with --precision {precision}.\nint8 takes fp32 or fp16")
     built_for = _targets(device or [], compute_capability or [])
+    abilities = get_backend(backend).status().abilities
+    if built_for and "measures" in abilities and "builds" not in abilities:
+        raise OptionError(
+            f"{backend} runs ONNX files, and builds for no device.\nLeave --device and --compute-capability out"
+        )
     with working() as progress:
         from pruner.deploy import ExportConfig, export_run
         from pruner.task import load_task

@@ -83,7 +83,7 @@ def frontier(
         from pruner.frontier import frontier as solve
         from pruner.request import PruneConfig
 
-        rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
+        rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open_timed(table)
         found = solve(
             find_task(task, input, batch),
             rows,

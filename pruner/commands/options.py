@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lut import LatencyTable, open_table
+from lut import LatencyTable, TableError, open_table
 from pruner.commands.parsing import OptionError, parse_capabilities, parse_inputs
 
 if TYPE_CHECKING:
@@ -93,6 +93,21 @@ class Selection:
             threads=self.threads,
             fingerprint=self.fingerprint,
         )
+
+    def open_timed(self, path: Path) -> LatencyTable:
+        """As `open`, for what goes by latencies.
+
+        Raises:
+            TableError: as there, or the table was made ahead of time.
+            OptionError: as there.
+        """
+        table = self.open(path)
+        if table.fingerprint.ahead_of_time:
+            raise TableError(
+                f"{table.name} was made ahead of time: it holds memory and no latencies, which this goes by.\n"
+                "Use it for latprune prune --memory, or profile a device: latprune profile TASK --backend …"
+            )
+        return table
 
     def one_capability(self) -> str | None:
         """The compute capability asked for, or None.

@@ -85,7 +85,7 @@ def predict_command(
             selection = Selection(backend, threads=threads, fingerprint=fingerprint)
         else:
             selection = Selection(backend, device, compute_capability, precision, threads, fingerprint)
-        rows = None if table is None else selection.open(table)
+        rows = None if table is None else selection.open_timed(table)
         network = analyze_task(find_task(task, input, batch))
         widths = network.widths if chosen is None else plan_widths(network, chosen)
         gone = [] if chosen is None else plan_blocks(network, chosen)

@@ -88,6 +88,14 @@ def test_units_tell_their_memory_alone_and_count_neither_as_latencies_nor_as_fai
     assert content["ahead_of_time_bounds"][0]["compiled"] == len(table.networks)
 
 
+@pytest.mark.parametrize("command", ["predict", "frontier"])
+def test_what_goes_by_latencies_says_that_the_table_has_none(table_path: Path, command: str) -> None:
+    refused = CliRunner().invoke(app, [command, str(EXAMPLE), "--table", str(table_path), "--json"])
+    assert refused.exit_code == 2
+    assert refused.stdout == ""
+    assert "made ahead of time: it holds memory and no latencies" in " ".join(refused.stderr.split())
+
+
 def test_two_precisions_stand_side_by_side_and_one_has_to_be_chosen(
     network: Network, table_path: Path, tmp_path: Path
 ) -> None:

@@ -2,10 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from lut import BackendError, LatpruneError, RunError
 from profiler.backends import get_backend
 from pruner.deploy import ExportConfig, export_run, measure
+from pruner.main import app
 from tests.profiler.networks import write_conv_net
 
 RTX = pytest.mark.skipif(not get_backend("tensorrt-rtx").status().installed, reason="tensorrt-rtx is not installed")
@@ -94,3 +96,9 @@ def test_what_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> None:
         measure(foreign)
     with pytest.raises(LatpruneError, match="no file"):
         measure(tmp_path / "missing.onnx")
+
+
+def test_a_runtime_that_builds_for_no_device_is_asked_for_none(run: Path) -> None:
+    refused = CliRunner().invoke(app, ["export", str(run), "--backend", "onnxruntime", "--compute-capability", "8.6"])
+    assert refused.exit_code == 2
+    assert "builds for no device" in " ".join(refused.stderr.split())
