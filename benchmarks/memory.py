@@ -6,7 +6,6 @@ engines are not kept.
 
 import argparse
 import datetime
-import hashlib
 import json
 import re
 import sys
@@ -17,8 +16,8 @@ from typing import Any
 
 import onnx
 
-from benchmarks.coverage_store import read_versions
 from benchmarks.memory_networks import HELD_OUT, NETWORKS, SHRUNK, make, uneven_widths
+from benchmarks.settings import hash_files, read_versions
 from lut.errors import LatpruneError
 from lut.memory import Memory
 from profiler.backends import BuildSettings
@@ -124,11 +123,8 @@ def _needed(memory: Memory) -> int:
 
 
 def _setting() -> dict[str, Any]:
-    mixed = hashlib.sha256()
-    for path in sorted({path for pattern in SOURCES for path in ROOT.glob(pattern)}):
-        mixed.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    return {"date": today, "versions": read_versions(PACKAGES), "sources": mixed.hexdigest()[:12]}
+    return {"date": today, "versions": read_versions(PACKAGES), "sources": hash_files(SOURCES)}
 
 
 def _path(name: str) -> Path:

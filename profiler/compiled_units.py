@@ -6,7 +6,7 @@ of theirs would be that unit's; where they span units, or a unit is spread over 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -43,12 +43,14 @@ class PlacedKernel:
         role: work, or what the compiler added.
         units: numbers of the units that it works for; one that was added works for those that read it.
         pads: it pads or cuts padding off, alone or along the way.
+        unnamed: nodes that it computes without naming them.
     """
 
     record: KernelRecord
     role: Role
     units: tuple[int, ...]
     pads: bool
+    unnamed: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int] | None:
@@ -236,13 +238,13 @@ def place_kernels(
     placed = []
     for number, record in enumerate(records):
         role = role_of(record, operations, borders)
-        unnamed = [name for name, kernel in hidden.items() if kernel == number]
+        unnamed = tuple(name for name, kernel in hidden.items() if kernel == number)
         own = _units((*record.onnx_nodes, *unnamed), unit_of, operations)
         own_nodes = [nodes[name] for name in (*record.onnx_nodes, *unnamed)]
         reads = {counts[name] for node in own_nodes for name in node.input if name in counts}
         writes = {counts[name] for node in own_nodes for name in node.output if name in counts}
         pads = role == "padding" or (role == "work" and pads_inside(record, reads, writes))
-        placed.append(PlacedKernel(record, role, own, pads))
+        placed.append(PlacedKernel(record, role, own, pads, unnamed))
     return _charge_added([kernel for kernel in placed if kernel.role != "sync"])
 
 
@@ -275,7 +277,7 @@ def _charge_added(kernels: Sequence[PlacedKernel]) -> tuple[PlacedKernel, ...]:
         beside = [other for other in kernels if any(tensor.name in written for tensor in other.record.inputs)]
         beside = beside or [other for other in kernels if any(tensor.name in read for tensor in other.record.outputs)]
         units = sorted({unit for other in beside for unit in other.units})
-        charged.append(PlacedKernel(kernel.record, kernel.role, tuple(units), kernel.pads))
+        charged.append(replace(kernel, units=tuple(units)))
     return tuple(charged)
 
 
@@ -327,8 +329,7 @@ def fusion_of(
         left = {at: unit for at, unit in enumerate(matched.network.units) if unit.name not in set(without)}
         names = {at: unit.name for at, unit in left.items()}
         units = place_units(kernels, names, {at: unit.family.operation for at, unit in left.items()})
-    left_over = [kernel.record for kernel in kernels]
-    hidden = hidden_nodes(model.graph, [record.onnx_nodes for record in left_over], handed_over(left_over))
+    hidden = {name for kernel in kernels for name in kernel.unnamed}
     return Fusion(len(model.graph.node), node_fates(model.graph, covered, hidden), kernels, units, because)
 
 

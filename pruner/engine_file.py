@@ -1,13 +1,11 @@
 """Measure an engine as it is deployed: is it whole, does it fit this GPU, is it as fast and as right as promised."""
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from lut.errors import BackendError, LatpruneError
@@ -15,10 +13,12 @@ from lut.records import MeasureConfig
 from profiler.backends.inputs import random_inputs
 from profiler.backends.trt_validity import looks_like_engine
 from profiler.engine_check import check_engine
+from profiler.export import largest_difference
 from profiler.nvml import GpuFacts, find_gpu
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.deploy import CAREFULLY, MODEL
+from pruner.sidecar import hash_file
 
 BUILDERS = ("tensorrt-rtx", "tensorrt")
 TOLERANCES = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.2}
@@ -168,24 +168,9 @@ def read_side_car(path: Path) -> SideCar | None:
         raise LatpruneError(f"{beside} is damaged ({error}). Export the engine again, or remove it.") from error
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def largest_difference(found: dict[str, Any], wanted: dict[str, Any]) -> float:
-    """How far outputs lie apart, over the largest value of each; infinite where one is missing or no number."""
-    worst = 0.0
-    for name, value in wanted.items():
-        if name not in found or found[name].shape != value.shape:
-            return float("inf")
-        other = found[name].astype(np.float64)
-        if not np.isfinite(other).all():
-            return float("inf")
-        scale = float(np.abs(value).max(initial=0.0)) or 1.0
-        worst = max(worst, float(np.abs(other - value).max(initial=0.0)) / scale)
-    return worst
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
+    """How far outputs lie apart, by name (`profiler.export.largest_difference`)."""
+    return largest_difference([found[name] for name in wanted if name in found], list(wanted.values()))
 
 
 def _choose(path: Path, backend: str | None, car: SideCar | None) -> str:
@@ -256,7 +241,7 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
     precision = (car.precision if car is not None else None) or "fp32"
     return replace(
         report,
-        difference=largest_difference(dict(outputs.outputs), dict(wanted.outputs)),
+        difference=difference(outputs.outputs, wanted.outputs),
         tolerance=TOLERANCES.get(precision, max(TOLERANCES.values())),
     )
 

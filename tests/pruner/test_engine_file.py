@@ -18,8 +18,9 @@ from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.nvml import GpuFacts
 from profiler.worker_client import OutputsReply, TimeReply
 from pruner import engine_file
-from pruner.engine_file import hash_file, largest_difference, measure_engine, read_side_car
+from pruner.engine_file import difference, measure_engine, read_side_car
 from pruner.main import app
+from pruner.sidecar import hash_file
 from tests.profiler.networks import write_conv_net
 
 pytest.importorskip("tensorrt_rtx")
@@ -222,6 +223,6 @@ def test_a_failure_on_the_gpu_is_said(engine: Path, machine: type[Machine], monk
 
 def test_outputs_that_are_missing_misshapen_or_no_numbers_are_infinitely_far() -> None:
     right = {"y": np.array([1.0, -2.0])}
-    assert largest_difference({"y": np.array([1.0, -1.0])}, right) == 0.5
+    assert difference({"y": np.array([1.0, -1.0])}, right) == 0.5
     for wrong in ({}, {"y": np.array([1.0])}, {"y": np.array([np.nan, 1.0])}):
-        assert largest_difference(wrong, right) == float("inf")
+        assert difference(wrong, right) == float("inf")
