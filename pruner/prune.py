@@ -15,6 +15,7 @@ from pruner.distill import check_distillation
 from pruner.question import check_importance, read_subject
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rounds import Rounds
+from pruner.runlock import held
 from pruner.runstate import open_run
 from pruner.solvers import get_solver
 from pruner.task import Task
@@ -50,14 +51,14 @@ def prune(
         memory_bytes: of weights + peak activations + workspace.
         memory_fraction: the same as a fraction of the unpruned network's.
         config: see `PruneConfig`.
-        out: run directory; the same call resumes an unfinished one.
+        out: run directory, held for this call alone; the same call resumes an unfinished one.
         overwrite: start a finished one anew.
         progress: told of every step.
 
     Raises:
         BudgetError: a budget asks for nothing, or cannot be met (the message says what the least is).
         TableError: the table was measured on another device, or lacks a family.
-        RunError: the run directory belongs to another request, or is finished.
+        RunError: the run directory belongs to another request, is finished, or another process is writing it.
         TaskError: the task lacks what pruning needs.
     """
     config = config or PruneConfig()
@@ -83,6 +84,7 @@ def prune(
         folder = (
             Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory(prefix="latprune-"))) / "run"
         )
+        stack.enter_context(held(folder))
         opened = table if isinstance(table, LatencyTable) else _open(Path(table), config)
         ahead = opened.fingerprint.ahead_of_time
         client = stack.enter_context(

@@ -12,6 +12,7 @@ from torch import Tensor
 from lut.errors import RunError
 from pruner.atomic import PARTIAL, write_text
 from pruner.rundir import PLAN, WEIGHTS, load_tensors, save_tensors
+from pruner.runlock import LOCK
 
 STATE = "state.json"
 STAGES = "stages"
@@ -125,7 +126,8 @@ def open_run(out: Path | str, *, overwrite: bool = False, request: Mapping[str, 
     if begun and not overwrite:
         return _go_on(folder, data, wanted)
     if not begun and folder.is_dir():
-        foreign = sorted(path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL))
+        names = sorted(path.name for path in folder.iterdir())
+        foreign = [name for name in names if name != LOCK and not name.endswith(PARTIAL)]
         if foreign:
             raise RunError(f"{folder} holds {foreign[0]!r} and is no run of latprune. Give --out a new directory.")
     try:

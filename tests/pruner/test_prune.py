@@ -136,6 +136,22 @@ def test_an_interrupted_run_goes_on_and_scores_only_once(task: Task, table_path:
         prune(task, table_path, budget_fraction=0.7, config=CONFIG, out=tmp_path / "run")
 
 
+def test_two_runs_at_once_do_not_write_into_one_directory(task: Task, table_path: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def another(event: Event) -> None:
+        if event.stage.startswith("scoring") and not refused:
+            with pytest.raises(RunError, match="is being written by another") as error:
+                prune(task, table_path, budget_fraction=0.7, config=CONFIG, out=tmp_path / "run", overwrite=True)
+            refused.append(str(error.value))
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        prune(task, table_path, budget_fraction=0.7, config=CONFIG, out=tmp_path / "run", progress=another)
+    assert len(refused) == 1
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["state.json"]
+
+
 def test_an_unfinished_run_goes_on_only_with_the_same_request(task: Task, table_path: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if event.stage.startswith("fine-tuning"):
