@@ -2,7 +2,8 @@
 
 A cell is one network on one runtime, in a process of its own. Finished cells are kept in `runs/fidelity`, failed ones
 too, and only `--again` measures one anew: an interrupted sweep goes on where it was. When all cells of a runtime are
-there, each network is profiled once more into a table with the rows of the others.
+there, each network is profiled once more into a table with the rows of the others, and it is seen what these rows are
+worth to a network of which little is measured yet.
 """
 
 import argparse
@@ -18,9 +19,25 @@ from benchmarks.fidelity_again import predict_again
 from benchmarks.fidelity_figures import judge_ours, judge_twice
 from benchmarks.fidelity_networks import NAMES, QUICK, RUNTIMES
 from benchmarks.fidelity_report import write_report
-from benchmarks.fidelity_store import ROOT, STORE, Cell, Transfer, path_of, read_cell, read_setting, write_cell
+from benchmarks.fidelity_store import (
+    ROOT,
+    STORE,
+    Cell,
+    Kind,
+    Reuse,
+    Transfer,
+    path_of,
+    read_cell,
+    read_setting,
+    write_cell,
+)
+from benchmarks.fidelity_summary import percent
 
-MODULES = {Cell: "benchmarks.fidelity_cell", Transfer: "benchmarks.fidelity_transfer"}
+MODULES: dict[Kind, str] = {
+    Cell: "benchmarks.fidelity_cell",
+    Transfer: "benchmarks.fidelity_transfer",
+    Reuse: "benchmarks.fidelity_reuse",
+}
 REPORT = ROOT / "docs" / "fidelity.md"
 LAST_WORDS = 300
 """Characters of a child's standard error that a failure quotes."""
@@ -43,7 +60,7 @@ class Sweep:
     seconds: float | None = None
 
     def missing(
-        self, names: Sequence[str], runtimes: Sequence[str], kind: type[Cell] | type[Transfer], again: set[str]
+        self, names: Sequence[str], runtimes: Sequence[str], kind: Kind, again: set[str]
     ) -> list[tuple[str, str]]:
         """The cells that are not there, or are wanted anew, runtime by runtime."""
         return [
@@ -53,7 +70,7 @@ class Sweep:
             if name in again or not path_of(self.store, name, runtime, kind).exists()
         ]
 
-    def run(self, todo: Sequence[tuple[str, str]], kind: type[Cell] | type[Transfer]) -> None:
+    def run(self, todo: Sequence[tuple[str, str]], kind: Kind) -> None:
         """Measure cells one after another; what fails is kept as a failure. Each is told on stderr in a line."""
         for number, (name, runtime) in enumerate(todo, 1):
             start = time.perf_counter()
@@ -61,7 +78,7 @@ class Sweep:
             took_s = time.perf_counter() - start
             say(f"[{number}/{len(todo)}] {name} on {runtime}: {self.line(name, runtime, kind)}; {took_s:.0f} s")
 
-    def measure(self, name: str, runtime: str, kind: type[Cell] | type[Transfer]) -> None:
+    def measure(self, name: str, runtime: str, kind: Kind) -> None:
         """Measure one cell in a child; it leaves the file, or its failure is kept instead."""
         path, setting = path_of(self.store, name, runtime, kind), read_setting()
         path.unlink(missing_ok=True)
@@ -78,7 +95,7 @@ class Sweep:
         if not path.exists():
             write_cell(path, kind(failure=last_words(done.returncode, done.stderr)), setting)
 
-    def line(self, name: str, runtime: str, kind: type[Cell] | type[Transfer]) -> str:
+    def line(self, name: str, runtime: str, kind: Kind) -> str:
         """A cell's figures in a line."""
         if kind is Transfer:
             found = read_cell(path_of(self.store, name, runtime, Transfer), Transfer)
@@ -88,6 +105,11 @@ class Sweep:
             return (
                 f"with {len(found[1].others)} other networks' rows {profiled.measured} more, {profiled.seconds:.0f} s"
             )
+        if kind is Reuse:
+            seen = read_cell(path_of(self.store, name, runtime, Reuse), Reuse)
+            if seen is None or seen[1].failure:
+                return f"failed: {seen[1].failure if seen else 'nothing was kept'}"
+            return f"after {seen[1].after[-1]} networks off by {percent(seen[1].beside[-1])} with the others' rows"
         stored = read_cell(path_of(self.store, name, runtime), Cell)
         if stored is None or stored[1].failure or not stored[1].vectors:
             return f"failed: {stored[1].failure if stored else 'nothing was kept'}"
@@ -168,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if options.transfer or (len(every) > 1 and ready_for_transfer(sweep, every, runtime))
             ]
             sweep.run(sweep.missing(names, ready, Transfer, again), Transfer)
+            sweep.run(sweep.missing(names, ready, Reuse, again), Reuse)
         except KeyboardInterrupt:
             say("Stopped; the same command goes on where it was.")
             return 130

@@ -22,8 +22,9 @@ from benchmarks.fidelity_figures import (
 from benchmarks.fidelity_networks import RUNTIMES
 from benchmarks.fidelity_peers import PEERS
 from benchmarks.fidelity_plot import draw_scatter
-from benchmarks.fidelity_store import Cell, Profiled, Transfer, hash_sources, path_of, read_cell
+from benchmarks.fidelity_store import Cell, Profiled, Reuse, Transfer, hash_sources, path_of, read_cell
 from benchmarks.fidelity_summary import Line, number, percent, summarize
+from profiler.profile import RECENT, ProfileConfig
 from pruner.atomic import write_text
 
 WIDTH = 150
@@ -55,11 +56,19 @@ of some of these networks, each distinct unit once; what is between is read off 
 sum is taken as it is or, in the last column, with scale and overhead fitted to whole networks as for ours.
 """
 
-COST_INTRODUCTION = """\
+COST_INTRODUCTION = f"""\
 Seconds from the module to the finished table (trace and export included), whole networks measured, and why measuring
 ended: from an empty table, and with the rows of all other networks on the same runtime in it. *Known* are the families
-of the network's units that the others' tables priced already. At least 16 networks of each structure are measured in
-any case, time permitting.
+of the network's units that the others' tables priced already. At least {ProfileConfig().networks_min} networks of each
+structure are measured in any case, time permitting, and measuring ends when the last {RECENT}, each predicted before it
+was measured and chosen for being the least certain of several, were off by at most
+{ProfileConfig().target_error:.1%} on average.
+"""
+
+REUSE_INTRODUCTION = """\
+Mean error over the same held-out vectors after only so many whole networks of this structure were measured: from their
+rows alone / with the rows of all other networks on the same runtime beside them. A dash stands where a family of its
+units has no row yet. Predicted from the stored tables; what the runtime makes of the units is guessed.
 """
 
 ISOLATED_INTRODUCTION = """\
@@ -78,8 +87,9 @@ def read_lines(names: Sequence[str], store: Path) -> list[Line]:
         for name in names:
             stored = read_cell(path_of(store, name, runtime), Cell)
             moved = read_cell(path_of(store, name, runtime, Transfer), Transfer)
+            reused = read_cell(path_of(store, name, runtime, Reuse), Reuse)
             setting, cell = stored or (None, None)
-            lines.append(Line(name, runtime, setting, cell, moved[1] if moved else None))
+            lines.append(Line(name, runtime, setting, cell, moved[1] if moved else None, reused[1] if reused else None))
     return lines
 
 
@@ -112,6 +122,7 @@ def make_report(lines: Sequence[Line], plot: str | None = None) -> str:
         ("Predictions", "", _ours),
         ("Beside what others do", PEERS_INTRODUCTION, _peers),
         ("What it costs", COST_INTRODUCTION, _costs),
+        ("What the others' rows are worth", REUSE_INTRODUCTION, _reuse),
         ("In place and isolated", ISOLATED_INTRODUCTION, _isolated),
     ):
         parts.append(f"## {title}")
@@ -229,6 +240,19 @@ def _cost(profiled: Profiled | None) -> Row:
     return [f"{profiled.seconds:.0f}", str(profiled.measured), str(profiled.rows), why]
 
 
+def _reuse(lines: Sequence[Line]) -> str:
+    counts = list(dict.fromkeys(count for line in lines if line.reuse for count in line.reuse.after))
+
+    def row(line: Line) -> Row:
+        if line.reuse is None:
+            return [line.name]
+        both = zip(line.reuse.after, line.reuse.alone, line.reuse.beside, strict=True)
+        found = {count: " / ".join(percent(error) or "–" for error in errors) for count, *errors in both}
+        return [line.name, *(found.get(count, "") for count in counts)]
+
+    return table(["network", *(f"after {count}" for count in counts)], lines, row)
+
+
 def _isolated(lines: Sequence[Line]) -> str:
     def row(line: Line) -> Row:
         found = line.finished.isolated if line.finished else None
@@ -257,6 +281,8 @@ def _failures(lines: Sequence[Line]) -> list[str]:
             found.append(f"{line.name} on {line.runtime}: {line.cell.failure}")
         if line.transfer is not None and line.transfer.failure is not None:
             found.append(f"{line.name} on {line.runtime}, with the others' tables: {line.transfer.failure}")
+        if line.reuse is not None and line.reuse.failure is not None:
+            found.append(f"{line.name} on {line.runtime}, with the others' rows: {line.reuse.failure}")
     return found
 
 

@@ -140,7 +140,29 @@ class Transfer:
     failure: str | None = None
 
 
-CellT = TypeVar("CellT", Cell, Transfer)
+@dataclass
+class Reuse:
+    """How well a network is predicted while little of it is measured.
+
+    Attributes:
+        others: names of the networks whose rows were beside.
+        after: so many networks of its own.
+        alone: the mean error over the cell's vectors from these alone; None while a family has no row.
+        beside: the same with the rows of the others.
+        failure: why there is nothing, or None.
+    """
+
+    others: list[str] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+    alone: list[float | None] = field(default_factory=list)
+    beside: list[float | None] = field(default_factory=list)
+    failure: str | None = None
+
+
+CellT = TypeVar("CellT", Cell, Transfer, Reuse)
+AnyCell = Cell | Transfer | Reuse
+Kind = type[Cell] | type[Transfer] | type[Reuse]
+ENDINGS: dict[Kind, str] = {Cell: "", Transfer: ".transfer", Reuse: ".reuse"}
 
 
 def hash_sources(root: Path = ROOT) -> str:
@@ -153,9 +175,9 @@ def read_setting() -> Setting:
     return setting_here(hash_sources())
 
 
-def path_of(store: Path, network: str, runtime: str, kind: type[Cell] | type[Transfer] = Cell) -> Path:
-    """The file of a cell, or of a transfer."""
-    return store / f"{network}.{runtime}{'' if kind is Cell else '.transfer'}.json"
+def path_of(store: Path, network: str, runtime: str, kind: Kind = Cell) -> Path:
+    """The file of a cell, or of what was made of it."""
+    return store / f"{network}.{runtime}{ENDINGS[kind]}.json"
 
 
 def table_of(store: Path, network: str, runtime: str) -> Path:
@@ -163,7 +185,7 @@ def table_of(store: Path, network: str, runtime: str) -> Path:
     return store / f"{network}.{runtime}.db"
 
 
-def write_cell(path: Path, cell: Cell | Transfer, setting: Setting) -> None:
+def write_cell(path: Path, cell: AnyCell, setting: Setting) -> None:
     """Keep a cell, in the place of one that may be there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"setting": asdict(setting), "cell": asdict(cell)}, indent=1) + "\n")
@@ -180,7 +202,7 @@ def read_cell(path: Path, kind: type[CellT]) -> tuple[Setting, CellT] | None:
 def make_cell(kind: type[CellT], values: Values) -> CellT:
     """A record from JSON."""
     made = _make(kind, values)
-    if made.profiled is not None:
+    if isinstance(made, Cell | Transfer) and made.profiled is not None:
         made.profiled = _make(Profiled, values["profiled"])
     if isinstance(made, Cell):
         made.vectors = [_make(Vector, vector) for vector in values["vectors"]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.fidelity_figures import Figures, judge_ours, judge_peer, judge_twice
 from benchmarks.fidelity_peers import PEERS
-from benchmarks.fidelity_store import Cell, Transfer
+from benchmarks.fidelity_store import Cell, Reuse, Transfer
 from benchmarks.settings import Setting
 
 GOAL_NETWORK, GOAL_S = "resnet50", 120
@@ -21,6 +21,7 @@ class Line:
     setting: Setting | None
     cell: Cell | None
     transfer: Transfer | None
+    reuse: Reuse | None = None
 
     @property
     def finished(self) -> Cell | None:

@@ -1,6 +1,7 @@
 """The fidelity sweep: held-out widths, figures with known truth, and what is kept, resumed and reported."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import fidelity, fidelity_cell, fidelity_transfer
+from benchmarks import fidelity, fidelity_cell, fidelity_reuse, fidelity_transfer
 from benchmarks.fidelity import Sweep, last_words, main
 from benchmarks.fidelity_figures import by_kind, judge, judge_ours, judge_peer, judge_twice, ratio_figures, truths
 from benchmarks.fidelity_networks import NAMES, make_network
@@ -18,7 +19,9 @@ from benchmarks.fidelity_report import make_report, read_lines
 from benchmarks.fidelity_store import (
     Cell,
     Isolated,
+    Kind,
     Profiled,
+    Reuse,
     Transfer,
     Vector,
     hash_sources,
@@ -64,7 +67,7 @@ def test_a_tiny_sweep_measures_what_it_predicted_and_runs_nothing_twice(
     """In this process instead of children: starting these takes longer than what they do."""
     measured = []
 
-    def measure(self: Sweep, name: str, runtime: str, kind: type[Cell] | type[Transfer]) -> None:
+    def measure(self: Sweep, name: str, runtime: str, kind: Kind) -> None:
         assert kind is Cell
         measured.append(runtime)
         cell = fidelity_cell.measure_cell(name, runtime, self.store, fidelity_cell.limits_of(quick=True, seconds=None))
@@ -79,8 +82,23 @@ def test_a_tiny_sweep_measures_what_it_predicted_and_runs_nothing_twice(
         check_cell(tmp_path, runtime)
     report = (tmp_path / "docs" / "fidelity.md").read_text(encoding="utf-8")
     assert all(f"### {runtime}" in report for runtime in SWEPT)
+    check_reuse(tmp_path, SWEPT[0])
     check_predicting_again(tmp_path, [*quick, "--predict"])
     assert (tmp_path / "docs" / "fidelity.svg").exists()
+
+
+def check_reuse(store: Path, runtime: str) -> None:
+    """The network's own rows stand in for another's: beside them all is known at once, alone nothing is at first."""
+    shutil.copy(table_of(store, "tiny", runtime), table_of(store, "other", runtime))
+    found = fidelity_reuse.measure_reuse("tiny", runtime, store)
+    table_of(store, "other", runtime).unlink()
+    assert (found.others, found.after) == (["other"], [0, 1, 2, 4])
+    assert found.alone[0] is None
+    assert None not in found.beside
+    rows = fidelity_reuse.read_rows(table_of(store, "tiny", runtime))[1]
+    one, two = (fidelity_reuse.first_of(rows, count) for count in (1, 2))
+    assert rows[0][: 2 * len(one[0])] == two[0]
+    assert fidelity_reuse.first_of(rows, len(rows[1])) == rows
 
 
 def check_predicting_again(store: Path, command: list[str]) -> None:
@@ -221,9 +239,13 @@ def test_cells_are_read_as_they_were_written(tmp_path: Path) -> None:
     moved = Transfer(["vit"], Profiled(5.0, 16, 0, 0, 300, None, None, "…"), 10, 4)
     write_cell(path_of(tmp_path, "resnet18", "openvino"), cell, setting)
     write_cell(path_of(tmp_path, "resnet18", "openvino", Transfer), moved, setting)
+    reused = Reuse(["vit"], [0, 4], [None, 0.05], [0.027, 0.02])
+    write_cell(path_of(tmp_path, "resnet18", "openvino", Reuse), reused, setting)
+    assert read_cell(path_of(tmp_path, "resnet18", "openvino", Reuse), Reuse) == (setting, reused)
     assert read_cell(path_of(tmp_path, "resnet18", "openvino"), Cell) == (setting, cell)
     assert read_cell(path_of(tmp_path, "resnet18", "openvino", Transfer), Transfer) == (setting, moved)
     assert read_cell(path_of(tmp_path, "resnet18", "onnxruntime"), Cell) is None
+    assert "| resnet18 | – / 2.7% | 5.0% / 2.0% |" in make_report(read_lines(["resnet18"], tmp_path))
 
 
 def test_cells_that_were_not_run_are_shown_empty_and_misses_are_marked_and_counted(tmp_path: Path) -> None:
@@ -233,7 +255,7 @@ def test_cells_that_were_not_run_are_shown_empty_and_misses_are_marked_and_count
     row = next(line for line in report.splitlines() if line.startswith("| resnet18 | 20 |"))
     assert "**4.0%**" in row
     assert "| 0.0% | 2.0% | 10.0% |" in row
-    assert [set(line) for line in report.splitlines() if line.startswith("| vit |")] == [set("| vit")] * 8
+    assert [set(line) for line in report.splitlines() if line.startswith("| vit |")] == [set("| vit")] * 10
     assert "Of 1 networks on a runtime 0 reach all four goals" in report
     assert "Not run: resnet18 on onnxruntime, vit on onnxruntime." in report
     assert "vit on openvino: killed by signal 9" in report
