@@ -58,6 +58,20 @@ def fold(model: onnx_ir.Model) -> None:
             _write_sizes(node)
         elif node.op_type == "Slice":
             _write_ends(node)
+        elif node.op_type == "Conv":
+            _drop_misshapen_bias(node)
+
+
+def _drop_misshapen_bias(node: onnx_ir.Node) -> None:
+    """Leave out the zeros that the exporter gives a convolution of volumes for a bias: two a channel, which is no bias.
+
+    Source:
+        `aten_conv3d` in onnxscript 0.7.2: the bias's shape is the number of channels *and* 2.
+    """
+    given = node.inputs[BIAS] if len(node.inputs) > BIAS else None
+    bias = get_const_tensor(given) if given is not None else None
+    if bias is not None and len(bias.shape) != 1 and not bias.numpy().any():
+        node.resize_inputs(BIAS)
 
 
 @contextlib.contextmanager

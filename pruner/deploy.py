@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from pruner.atomic import write_text
 from pruner.conversion import Conversion, convert_run
 from pruner.runstate import is_unfinished, register_file
 from pruner.sidecar import describe, hash_file, needs
-from pruner.staging import Staged, check_place
+from pruner.staging import Staged, check_place, staging
 from pruner.task import Task
 
 MODEL = "model.onnx"
@@ -199,8 +198,7 @@ def export_run(
         progress=progress,
     )
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-            staged = Staged(Path(folder), target)
+        with staging(target) as staged:
             changed = conversion.converted.model != model
             file = staged.write_onnx(conversion.converted.model) if changed else source
             report = ExportReport(target, backend, conversion)

@@ -3,7 +3,9 @@
 Exit codes: 0 done, 1 done but the goal was missed, 2 the user's error, 130 stopped by Ctrl-C.
 """
 
+import errno
 import os
+import signal
 import sys
 from importlib import metadata
 from typing import Annotated, Any
@@ -29,6 +31,8 @@ RESUMABLE = ("profile", "prune")
 
 USER_ERROR = 2
 STOPPED = 130
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What the system says when a file cannot be written for want of room."""
 
 
 class Commands(TyperGroup):
@@ -40,6 +44,15 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except LatpruneError as error:
             complain(str(error))
+            raise typer.Exit(USER_ERROR) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM and "temporary directory" not in str(error.strerror):
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            complain(
+                f"A file cannot be written: {error.strerror}{where}.\n"
+                "Make room; for temporary files TMPDIR names another folder"
+            )
             raise typer.Exit(USER_ERROR) from error
         except KeyboardInterrupt as error:
             resumable = ctx.invoked_subcommand in RESUMABLE
@@ -90,7 +103,20 @@ def _latprune(
 def main() -> None:
     """The console script."""
     _keep_stdout()
+    stop_in_order()
     app(prog_name="latprune")
+
+
+def stop_in_order() -> None:
+    """Have a request to end (`kill`, a scheduler, a lost terminal) do as Ctrl-C does, so that nothing stays behind."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def _keep_stdout() -> None:

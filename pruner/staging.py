@@ -1,11 +1,24 @@
 """A deployed file and what belongs beside it, written all together or not at all."""
 
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
 from lut.errors import LatpruneError
 from pruner.show import ENGINES, FILES
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+UNFINISHED = ".latprune-export-"
+"""How the names of folders begin in which files are written before they take their places."""
 
 
 def check_place(target: Path, run: Path, *, engine: bool) -> None:
@@ -29,6 +42,45 @@ def check_place(target: Path, run: Path, *, engine: bool) -> None:
         raise LatpruneError(f"{target.name} would be an engine that is called an ONNX file. Let --out end in .engine.")
     if not engine and target.suffix in ENGINES:
         raise LatpruneError(f"{target.name} would be an ONNX file that is called an engine. Let --out end in .onnx.")
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator["Staged"]:
+    """Give a place on the target's disk to write files in, which is gone at the end, whatever happens.
+
+    Only a process that is killed outright leaves its own; the next one that writes into the same folder removes it.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    for left in target.parent.glob(f"{UNFINISHED}*"):
+        held = _hold(left)
+        if held is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=UNFINISHED) as folder:
+        held = _hold(Path(folder))
+        try:
+            yield Staged(Path(folder), target)
+        finally:
+            if held is not None:
+                os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; None where another holds it, or where folders are not locked."""
+    if fcntl is None:
+        return None
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # another process has just removed it
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(number)
+        return None
+    return number
 
 
 class Staged:

@@ -65,3 +65,11 @@ def test_what_the_exporter_says_last_is_told_without_its_advice() -> None:
         to_onnx(Branching(), (torch.randn(3),))
     assert "\n" not in str(told.value)
     assert "Next steps" not in str(told.value)
+
+
+def test_convolutions_of_volumes_need_no_bias() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(2, 6, 3, bias=False), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 4, 1)).eval()
+    inputs = (torch.randn(1, 2, 5, 6, 7),)
+    found = list(evaluate(to_onnx(network, inputs).SerializeToString(), flat_arrays(inputs)).values())
+    assert largest_difference(found, output_arrays(network, inputs)) <= 1e-5

@@ -1,7 +1,9 @@
 """The command line: what it hands on, what it prints where, and how it ends."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 
 from lut import BudgetError, Measurement, TableFile
 from profiler.progress import Event
-from pruner.main import app
+from pruner.main import app, stop_in_order
 from tests.lut.examples import CONFIG, CPU, GPU, convolution, network_row, row
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +192,29 @@ def test_ctrl_c_is_one_line_and_130(pruning: Callable[[Answer], list[dict[str, A
     done = call("prune", "net.py", "--table", "t.db", "--budget", "1ms", "--out", "run")
     assert done.exit_code == 130
     assert done.stderr == "stopped; the same command goes on from here\n"
+
+
+def test_a_request_to_end_does_what_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop_in_order()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_full_disk_is_told_in_words(pruning: Callable[[Answer], list[dict[str, Any]]]) -> None:
+    def no_room(_: Any) -> Pruned:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/scales")
+
+    pruning(no_room)
+    done = call("prune", "net.py", "--table", "t.db", "--budget", "1ms", "--out", "run")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "A file cannot be written: No space left on device (/tmp/scales).\n"
+        "Make room; for temporary files TMPDIR names another folder\n"
+    )
 
 
 def test_our_own_bug_keeps_its_traceback(pruning: Callable[[Answer], list[dict[str, Any]]]) -> None:
