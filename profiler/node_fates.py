@@ -120,14 +120,19 @@ def _hand_over(makers: Collection[int], reader: int, handed: Collection[tuple[in
 
 
 def handed_over(records: Sequence[KernelRecord]) -> set[tuple[int, int]]:
-    """Pairs of kernels, by number, of which the first writes a tensor that the second reads."""
-    writers = {tensor.name: number for number, record in enumerate(records) for tensor in record.outputs}
-    return {
-        (writers[tensor.name], number)
-        for number, record in enumerate(records)
-        for tensor in record.inputs
-        if tensor.name in writers
-    }
+    """Pairs of kernels, by number, of which the second reads what the first writes.
+
+    Also where kernels lie between that name no node: the steps of a recurrent layer name none, whichever they compute.
+    """
+    writers: dict[str, set[int]] = defaultdict(set)
+    makers: list[set[int]] = []
+    for number, record in enumerate(records):
+        direct = set().union(*(writers[tensor.name] for tensor in record.inputs))
+        unnamed = {maker for maker in direct if not records[maker].onnx_nodes}
+        makers.append(direct.union(*(makers[maker] for maker in unnamed)))
+        for tensor in record.outputs:
+            writers[tensor.name].add(number)
+    return {(maker, number) for number, found in enumerate(makers) for maker in found}
 
 
 def node_fates(

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from profiler.node_fates import hidden_nodes, name_nodes, node_fates
+from profiler.backends.interface import KernelRecord, KernelTensor
+from profiler.node_fates import handed_over, hidden_nodes, name_nodes, node_fates
 
 
 def _graph(nodes: list[onnx.NodeProto], outputs: tuple[str, ...] = ("y",)) -> onnx.GraphProto:
@@ -123,6 +124,33 @@ def test_what_lies_between_two_kernels_that_hand_over_to_each_other_is_computed_
     padded = [["product"], ["product"], ["mean"]]
     assert hidden_nodes(graph, padded, {(0, 1), (1, 2)}) == {"curve": 2, "silu": 2}
     assert hidden_nodes(graph, padded, {(1, 2)}) == {}
+
+
+def _kernel(nodes: str, reads: str, writes: str) -> KernelRecord:
+    tensors = [tuple(KernelTensor(name, (1,), "Float", "") for name in names.split()) for names in (reads, writes)]
+    return KernelRecord("k", "kgen", tuple(nodes.split()), inputs=tensors[0], outputs=tensors[1])
+
+
+def test_steps_of_a_recurrence_that_name_no_node_hand_on_what_they_were_given() -> None:
+    nodes = [
+        _node("before", "MatMul", "x w", "a"),
+        _node("recurrent", "GRU", "a w w", "b"),
+        _node("after", "Relu", "b", "y"),
+    ]
+    kernels = [
+        _kernel("before", "x", "a"),
+        _kernel("", "a", "first all"),
+        _kernel("", "a first", "all"),
+        _kernel("after", "all", "y"),
+    ]
+    handed = handed_over(kernels)
+    assert handed == {(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)}
+    assert hidden_nodes(_graph(nodes), [kernel.onnx_nodes for kernel in kernels], handed) == {"recurrent": 3}
+
+
+def test_a_kernel_that_names_a_node_hands_on_nothing_but_its_own() -> None:
+    kernels = [_kernel("one", "x", "a"), _kernel("two", "a", "b"), _kernel("three", "b", "y")]
+    assert handed_over(kernels) == {(0, 1), (1, 2)}
 
 
 def test_nodes_are_put_behind_what_they_read_and_else_stay_where_they_are() -> None:
