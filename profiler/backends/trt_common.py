@@ -167,11 +167,21 @@ def _build_next_to_nothing(trt: Any, configure: Callable[[Any], None]) -> None:
 
 
 def _parse_failure(path: Path, parser: Any) -> str:
-    shown = []
-    for number in range(min(parser.num_errors, SHOWN_ERRORS)):
-        error = parser.get_error(number)
-        shown.append(f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
-    return f"TensorRT cannot read {path}: " + ("; ".join(shown) or "it says nothing of why")
+    """What the parser says, with what to do; its own description is often no more than the condition that failed."""
+    errors = [parser.get_error(number) for number in range(min(parser.num_errors, SHOWN_ERRORS))]
+    shown = [
+        f"the operation {error.node_operator()} of node {error.node_name()!r} ({error.desc()})"
+        if error.node_operator()
+        else str(error.desc())
+        for error in errors
+    ]
+    message = f"TensorRT cannot read {path}: " + ("; ".join(dict.fromkeys(shown)) or "it says nothing of why")
+    if any(error.node_operator() for error in errors):
+        message += (
+            ". It does not have that operation, or not with these inputs. Compute it in another way in the network, or "
+            "deploy the part without it: network(model) in the task names that part (tasks/README.md)."
+        )
+    return message
 
 
 def _build_failure(path: Path, records: list[LogRecord], settings: BuildSettings) -> str:
