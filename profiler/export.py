@@ -19,28 +19,32 @@ from profiler.export_graph import finish, fold, quiet, tidy
 from profiler.folding import drop, fold_norms
 from profiler.trace import undisturbed, without_fusing
 
+OUTPUTS_MATCH = 1e-4
+"""Largest relative difference of an exported file's outputs from the network's."""
 
-def to_onnx(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
+
+def to_onnx(model: nn.Module, inputs: Sequence[Any], *, free: dict[str, Any] | None = None) -> onnx.ModelProto:
     """Export `model(*inputs)` in eval mode, shapes fixed to those of the inputs, constants and BatchNorm folded.
 
     Args:
         model: left as it was.
         inputs: positional arguments.
+        free: which dimensions are not fixed, by the names of `forward`'s arguments, as `torch.export` takes them.
 
     Raises:
         LatpruneError: the exporter cannot translate the network; the message is the exporter's.
     """
-    found = fold_norms(export_named(model, inputs))
+    found = fold_norms(export_named(model, inputs, free=free))
     return finish(drop(found.model, found.norms), own_names(model))
 
 
-def export_named(model: nn.Module, inputs: Sequence[Any]) -> onnx.ModelProto:
+def export_named(model: nn.Module, inputs: Sequence[Any], *, free: dict[str, Any] | None = None) -> onnx.ModelProto:
     """Export with every parameter under its own name, all else folded, and nodes that do not hang on any width.
 
     Raises:
         LatpruneError: as `to_onnx`.
     """
-    graph = _exported(model, inputs)
+    graph = _exported(model, inputs, free)
     fold(graph)
     tidy(graph)
     return onnx_ir.to_proto(graph)
@@ -52,19 +56,26 @@ def own_names(model: nn.Module) -> set[str]:
     return {name for name, _ in parameters} | {name for name, _ in buffers}
 
 
-def _exported(model: nn.Module, inputs: Sequence[Any]) -> onnx_ir.Model:
+def _exported(model: nn.Module, inputs: Sequence[Any], free: dict[str, Any] | None) -> onnx_ir.Model:
     with undisturbed(model), without_fusing(), quiet(), without_collecting():
         model.eval()
         try:
             # The exporter takes a dict at the end for arguments by name; an empty one says that there are none.
-            program = torch.onnx.export(model, (*inputs, {}), dynamo=True, optimize=False, verbose=False)
+            program = torch.onnx.export(
+                model, (*inputs, {}), dynamo=True, optimize=False, verbose=False, dynamic_shapes=free
+            )
         except Exception as error:
             why = error.__cause__ or error  # the exporter's own words say only in which of its steps it failed
-            first = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
-            raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {first}") from error
+            raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {_said(why)}") from error
         if program is None:
             raise LatpruneError("PyTorch's exporter gave no ONNX program.")
         return program.model
+
+
+def _said(error: BaseException) -> str:
+    """The first line of an error, with the next where that only announces it."""
+    lines = [line.strip("- ") for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def write_onnx(proto: onnx.ModelProto, path: Path) -> None:

@@ -14,11 +14,13 @@ from lut.errors import BackendError, LatpruneError, TaskError
 from profiler.backends.inputs import random_inputs
 from profiler.backends.interface import Array
 from profiler.export import largest_difference
+from profiler.free_batch import at_batch, free_inputs
 from profiler.precision import Converted, Precision, Remainder, convert, remainder_for
 from profiler.precision.linear import NO_FP32_PRODUCT, linear_as_convolution
 from profiler.precision.running import opened
 from profiler.progress import Event, Progress, silent
 from pruner.calibration import calibration_feeds, file_inputs
+from pruner.free_batch import Batches, spread
 from pruner.rundir import load
 from pruner.standin import evaluate_file
 from pruner.task import Task, load_task
@@ -61,6 +63,7 @@ def convert_run(
     remainder: Remainder | None = None,
     compute_capabilities: tuple[str, ...] = (),
     task: Task | None = None,
+    batches: Batches | None = None,
     accuracy: bool = True,
     optimised: bool = False,
     progress: Progress = silent,
@@ -74,6 +77,7 @@ def convert_run(
         remainder: of int8; None for fp32, or fp16 where a target has no fp32 matrix product.
         compute_capabilities: what an engine is to be built for.
         task: whose batches and `evaluate` are used; None for the one that the run tells.
+        batches: of a file that leaves its batch free: values are looked at at the best, outputs compared at all three.
         accuracy: whether to evaluate.
         optimised: whether ONNX Runtime runs the file as it will when it is deployed with it; else as it stands.
         progress: told of each step.
@@ -92,8 +96,8 @@ def convert_run(
         source, rewritten, left = linear_as_convolution(source)
         if left:
             raise LatpruneError(
-                f"Compute capability {', '.join(lacking)} has no fp32 matrix product, and {left[0]} multiplies two "
-                f"computed tensors ({len(left)} such nodes), which no convolution can replace. "
+                f"Compute capability {', '.join(lacking)} has no fp32 matrix product, and {left[0].node} "
+                f"{left[0].because} ({len(left)} such nodes), which no convolution can replace. "
                 "Export in fp16: --precision fp16, or build for 8.0 or later."
             )
         if rewritten:
@@ -105,20 +109,41 @@ def convert_run(
         return Conversion(convert(source, "fp32"), notes=tuple(notes))
     progress(Event(STAGE, 0, 2, f"to {precision}"))
     job = _Judge(run, task)
-    feeds, compared_on = job.feeds(source, needed=precision == "int8")
+    feeds, compared_on = job.feeds(_at_best(source, batches), needed=precision == "int8")
     notes += job.notes
     converted = convert(source, precision, feeds, remainder=remainder)
     progress(Event(STAGE, 1, 2, "compare"))
-    difference = _difference(source, converted.model, feeds[:COMPARED], notes, optimised=optimised)
+    compared: Sequence[Mapping[str, Array]] = feeds[:COMPARED]
+    if batches is not None:
+        compared = spread(compared, batches, free_inputs(source))
+    difference = _difference(source, converted.model, compared, notes, optimised=optimised)
     before = after = None
     if accuracy:
         job.notes.clear()
-        before, after = job.figures(converted.model, optimised=optimised)
+        before, after = job.figures(_at_best(converted.model, batches), optimised=optimised)
         notes += job.notes
     else:
         notes.append("Accuracy was not measured: --no-accuracy.")
     progress(Event(STAGE, 2, 2))
     return Conversion(converted, rewritten, difference, compared_on, before, after, tuple(notes))
+
+
+def run_task(run: Path, task: Task | None = None) -> Task:
+    """The task that a run tells, unless one is given.
+
+    Raises:
+        TaskError: the run tells none, or it cannot be loaded.
+    """
+    if task is not None:
+        return task
+    told = _result(run).get("task")
+    if not told:
+        raise TaskError("The run does not tell its task; name it: --task TASK.")
+    return load_task(told["spec"], batch=told["batch"])
+
+
+def _at_best(model: onnx.ModelProto, batches: Batches | None) -> onnx.ModelProto:
+    return model if batches is None else at_batch(model, batches[1])
 
 
 class _Judge:
@@ -161,11 +186,7 @@ class _Judge:
             return None, None
 
     def _found(self) -> Task:
-        if self._task is None:
-            told = _result(self._run).get("task")
-            if not told:
-                raise TaskError("The run does not tell its task; name it: --task TASK.")
-            self._task = load_task(told["spec"], batch=told["batch"])
+        self._task = run_task(self._run, self._task)
         return self._task
 
     def _pruned(self) -> nn.Module:

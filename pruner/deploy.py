@@ -13,14 +13,16 @@ from lut.errors import BackendError, LatpruneError, RunError
 from lut.memory import Memory
 from lut.records import MeasureConfig
 from profiler.backends import MEMORY, get_backend
-from profiler.backends.interface import BuildSettings
 from profiler.backends.tensorrt_rtx import check_capability
 from profiler.graph_memory import graph_memory
 from profiler.precision import Precision, Remainder
+from profiler.precision.offered import refuse_precision
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.atomic import write_text
-from pruner.conversion import Conversion, convert_run
+from pruner.building import build, memory_at
+from pruner.conversion import Conversion, convert_run, run_task
+from pruner.free_batch import Batches, FreeBatch, check_batches, free_batch
 from pruner.runstate import is_unfinished, register_file
 from pruner.sidecar import describe, hash_file, needs
 from pruner.staging import Staged, check_place, staging
@@ -147,6 +149,7 @@ class ExportConfig:
         compute_capabilities: that an engine is built for.
         task: whose batches and `evaluate` are used; None for the one that the run tells.
         accuracy: whether the task's `evaluate` judges the converted file.
+        batches: the least, the best and the most that one file runs at; None for the batch that the run has.
     """
 
     precision: Precision = "fp32"
@@ -154,6 +157,7 @@ class ExportConfig:
     compute_capabilities: tuple[str, ...] = ("8.6",)
     task: Task | None = None
     accuracy: bool = True
+    batches: Batches | None = None
 
 
 def export_run(
@@ -175,6 +179,7 @@ def export_run(
         LatpruneError: the network cannot be converted to that precision.
     """
     config = config or ExportConfig()
+    refuse_precision(config.precision)
     source = run_model(run)
     runtime = get_backend(backend)
     status = runtime.status()
@@ -185,32 +190,39 @@ def export_run(
         TARGETS[backend](capability)
     target = out or run / _file_name(config, builds)
     check_place(target, run, engine=builds)
-    model = onnx.load(source)
+    plain = onnx.load(source)
+    free, task = None, config.task
+    if config.batches is not None:
+        check_batches(config.batches)
+        task = run_task(run, task)
+        free = free_batch(run, task, config.batches, progress=progress)
     conversion = convert_run(
         run,
-        model,
+        plain if free is None else free.model,
         config.precision,
         remainder=config.remainder,
         compute_capabilities=config.compute_capabilities if builds else (),
-        task=config.task,
+        task=task,
+        batches=config.batches,
         accuracy=config.accuracy,
         optimised=backend == "onnxruntime",
         progress=progress,
     )
     try:
         with staging(target) as staged:
-            changed = conversion.converted.model != model
+            changed = conversion.converted.model != plain
             file = staged.write_onnx(conversion.converted.model) if changed else source
             report = ExportReport(target, backend, conversion)
             if builds:
-                report = _built(staged, file, report, config, progress)
+                report = _built(staged, file, report, config, free, progress)
                 report = replace(report, onnx=staged.beside if changed else source)
             else:
                 shutil.copyfile(file, staged.file)
             report = replace(
                 report,
                 file_bytes=staged.file.stat().st_size,
-                sidecar=describe(run, conversion.converted.model, conversion)
+                sidecar=dict(report.sidecar)
+                | describe(run, conversion.converted.model, conversion, free)
                 | {
                     "runtime_version": status.version,
                     "needs": needs(backend, status.version, report.compute_capabilities),
@@ -228,21 +240,24 @@ def export_run(
 
 
 def _file_name(config: ExportConfig, builds: bool) -> str:
-    precision = "" if config.precision == "fp32" else f"-{config.precision}"
+    ending = "" if config.precision == "fp32" else f"-{config.precision}"
+    if config.batches is not None:
+        ending += f"-batch{'-'.join(map(str, config.batches))}"
     if not builds:
-        return f"deploy{precision}.onnx"
-    return f"model-{'-'.join(f'cc{one}' for one in config.compute_capabilities)}{precision}.engine"
+        return f"deploy{ending}.onnx"
+    return f"model-{'-'.join(f'cc{one}' for one in config.compute_capabilities)}{ending}.engine"
 
 
-def _built(staged: Staged, file: Path, report: ExportReport, config: ExportConfig, progress: Progress) -> ExportReport:
+def _built(
+    staged: Staged, file: Path, report: ExportReport, config: ExportConfig, free: FreeBatch | None, progress: Progress
+) -> ExportReport:
     targets = config.compute_capabilities
-    progress(Event("build the engine", 0, 1, f"for compute capability {', '.join(targets)}"))
     with WorkerClient(report.backend, progress=progress) as client:
-        reply = client.build(file, staged.file, BuildSettings(targets))
-    if reply.report is None:
-        raise BackendError(f"{report.backend} cannot build the engine: {reply.failure}")
-    built = reply.report
-    progress(Event("build the engine", 1, 1))
+        built = build(client, file, staged.file, targets, batches=config.batches, progress=progress)
+        bounds: dict[str, Any] = {}
+        if free is not None:
+            ahead = report.backend in TARGETS
+            bounds["memory_by_batch"] = memory_at(client, report.conversion.converted.model, free, built, again=ahead)
     return replace(
         report,
         compute_capabilities=tuple(built.compute_capabilities),
@@ -252,6 +267,7 @@ def _built(staged: Staged, file: Path, report: ExportReport, config: ExportConfi
         seconds=built.seconds,
         kernels=len(built.kernels),
         warnings=tuple(built.warnings),
+        sidecar=bounds,
     )
 
 

@@ -38,6 +38,7 @@ class SideCar:
     predicted_for: str | None = None
     sha256: str | None = None
     onnx: str | None = None
+    batch: int | None = None
     onnx_sha256: str | None = None
 
 
@@ -162,6 +163,7 @@ def read_side_car(path: Path) -> SideCar | None:
             compute_capabilities=tuple(data.get("compute_capabilities") or ()),
             predicted_for=(data.get("measured_with") or {}).get("runtime"),
             sha256=sums.get("file"),
+            batch=(data.get("batch") or {}).get("opt"),
             onnx_sha256=sums.get("onnx"),
         )
     except (ValueError, TypeError, AttributeError) as error:
@@ -230,7 +232,7 @@ def _run(path: Path, runtime: str, config: MeasureConfig, car: SideCar | None) -
             return _not_compared(report, f"there is no {source.name} beside it")
         if car is not None and car.onnx_sha256 not in (None, hash_file(source)):
             return _not_compared(report, f"{source.name} beside it is not the file that it was built from")
-        feeds = random_feeds(source)
+        feeds = random_feeds(source, None if car is None else car.batch)
         outputs = client.outputs(path, feeds)
     if outputs.failure is not None:
         raise BackendError(f"{path} gives no outputs with {runtime}: {outputs.failure}")
@@ -259,8 +261,8 @@ def _not_compared(report: EngineReport, why: str) -> EngineReport:
     return replace(report, remarks=(*report.remarks, f"{why}: its outputs were not compared"))
 
 
-def random_feeds(path: Path) -> dict[str, Any]:
-    """Random inputs of the shapes that an ONNX file states, the same each time.
+def random_feeds(path: Path, batch: int | None = None) -> dict[str, Any]:
+    """Random inputs of the shapes that an ONNX file states, the same each time; of this batch where it is free.
 
     Raises:
         LatpruneError: a shape is not fixed.
@@ -272,6 +274,8 @@ def random_feeds(path: Path) -> dict[str, Any]:
         if item.name in given:
             continue
         sizes = tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)
+        if batch is not None and sizes[:1] == (0,):
+            sizes = (batch, *sizes[1:])
         if 0 in sizes:
             raise LatpruneError(f"The input {item.name} of {path} has no fixed shape. Export it with fixed shapes.")
         inputs.append((item.name, onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type).type, sizes))

@@ -15,7 +15,7 @@ from lut.memory import Liveness, MemoryBound
 from lut.program import to_json
 from profiler.blocks import Block
 from profiler.cut import lost_positions, programs_after
-from profiler.export import flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
+from profiler.export import OUTPUTS_MATCH, flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
 from profiler.graph_form import read_form
 from profiler.network import Network
 from profiler.progress import Event, Progress
@@ -40,8 +40,6 @@ BOUND = "ahead-of-time bound"
 """What a compiler's figure is called wherever it is shown: not what a device will allocate."""
 TOO_CLOSE = 0.02
 """Nearer to the budget than this one process cannot tell: then it is the median of three."""
-OUTPUTS_MATCH = 1e-4
-"""Largest relative difference of the exported file's outputs from the shrunk network's."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from pruner.conversion import Conversion
+from pruner.free_batch import FreeBatch
 from pruner.plan import PrunePlan
 from pruner.versions import versions
 
@@ -20,16 +21,25 @@ DRIVERS = {
 }
 
 
-def describe(run: Path, model: onnx.ModelProto, conversion: Conversion) -> dict[str, Any]:
-    """What is known of a file before it is written: its tensors, precision and accuracy, and the run it is from."""
-    inputs, outputs = _tensors(model.graph.input), _tensors(model.graph.output)
+def describe(
+    run: Path, model: onnx.ModelProto, conversion: Conversion, free: FreeBatch | None = None
+) -> dict[str, Any]:
+    """What is known of a file before it is written: its tensors, precision and accuracy, and the run it is from.
+
+    Latency and the bytes of inputs and outputs are those at the batch that a file with a free one is best at; free
+    dimensions are -1 in `inputs` and `outputs`.
+    """
     result = _read(run / RESULT)
-    after = result.get("after", {})
+    after, notes = result.get("after", {}), list(conversion.notes)
     converted = conversion.converted
+    if free is not None and free.batches[1] != free.example:
+        after = {}
+        notes.append(f"The run's latency is that of a batch of {free.example}, so none is told for {free.batches[1]}.")
     return {
-        "inputs": inputs,
-        "outputs": outputs,
-        "io_bytes": sum(_size(tensor) for tensor in (*model.graph.input, *model.graph.output)),
+        "inputs": _tensors(model.graph.input),
+        "outputs": _tensors(model.graph.output),
+        "batch": None if free is None else free.to_json(),
+        "io_bytes": io_bytes(model, None if free is None else free.shapes[free.batches[1]]),
         "precision": converted.precision,
         "remainder": converted.remainder,
         "kept_fp32": [{"node": kept.node, "because": kept.because} for kept in converted.kept],
@@ -40,7 +50,7 @@ def describe(run: Path, model: onnx.ModelProto, conversion: Conversion) -> dict[
             "difference": conversion.difference,
             "compared_on": conversion.compared_on,
         },
-        "notes": list(conversion.notes),
+        "notes": notes,
         "predicted_ms": after.get("predicted_ms"),
         "measured_ms": after.get("measured_ms"),
         "measured_with": result.get("fingerprint"),
@@ -70,15 +80,20 @@ def _tensors(values: Any) -> list[dict[str, Any]]:
         {
             "name": value.name,
             "type": onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
-            "shape": [dim.dim_value for dim in value.type.tensor_type.shape.dim],
+            "shape": [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim],
         }
         for value in values
     ]
 
 
-def _size(value: onnx.ValueInfoProto) -> int:
-    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    return int(prod(dim.dim_value for dim in value.type.tensor_type.shape.dim) * kind.itemsize)
+def io_bytes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> int:
+    """Bytes of a file's inputs and outputs, of these shapes where its own are not fixed."""
+    total = 0
+    for value in (*model.graph.input, *model.graph.output):
+        kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        own = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        total += int(prod(own if shapes is None else shapes[value.name]) * kind.itemsize)
+    return total
 
 
 def _plan(path: Path) -> Mapping[str, Any] | None:

@@ -5,16 +5,14 @@ do not fit is found here, on batches, before anything is converted.
 """
 
 from profiler.precision.convert import (
-    PRECISIONS,
     Converted,
-    Precision,
-    Remainder,
     convert,
     remainder_for,
     to_device,
     to_precision,
 )
 from profiler.precision.kept import Kept
+from profiler.precision.offered import PRECISIONS, Precision, Remainder
 
 __all__ = [
     "PRECISIONS",

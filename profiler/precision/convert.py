@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import onnx
 
@@ -11,11 +10,8 @@ from profiler.backends.interface import Feeds
 from profiler.precision.half import to_half
 from profiler.precision.kept import Kept
 from profiler.precision.linear import NO_FP32_PRODUCT, linear_as_convolution
+from profiler.precision.offered import Precision, Remainder, refuse_precision
 from profiler.precision.quantise import quantise
-
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Remainder = Literal["fp32", "fp16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,7 @@ def convert(
         LatpruneError: int8 without batches, a precision that is not offered here, or a result that is not finite.
         BackendError: ONNX Runtime, whose converters these are, is not installed.
     """
+    refuse_precision(precision)
     given = list(batches)
     match precision:
         case "fp32":
@@ -97,12 +94,7 @@ def convert(
                 return Converted(quantised, precision, "fp32")
             converted, kept = to_half(quantised, given)
             return Converted(converted, precision, "fp16", kept)
-        case "bf16":
-            raise LatpruneError(
-                "bf16 is not offered: TensorRT for RTX 1.7 does not parse bf16 convolutions, and ONNX Runtime's CPU "
-                "provider does not run them, so that nothing could be checked. fp16 is: --precision fp16."
-            )
-    raise LatpruneError(f"There is no precision {precision!r}; there are {', '.join(PRECISIONS)}.")
+    raise AssertionError(precision)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

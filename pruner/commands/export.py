@@ -1,19 +1,20 @@
 """`latprune export`: write the engine for deployment."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from profiler.backends import get_backend
+from profiler.precision.offered import PRECISIONS, refuse_precision
 from pruner.commands.options import Json, capabilities
 from pruner.commands.output import make_table, print_json, results
 from pruner.commands.parsing import OptionError
 from pruner.commands.progress import duration, working
 from pruner.show import format_mb
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 REMAINDERS = ("fp32", "fp16")
 
 
@@ -43,6 +44,15 @@ def export(
     accuracy: Annotated[
         bool, typer.Option("--accuracy/--no-accuracy", help="Have the task evaluate what was converted.")
     ] = True,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="MIN:OPT:MAX",
+            help="One file for several batches, fastest at OPT [default: the run's batch alone].",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The engine [default: in RUN/].")] = None,
     json: Json = False,
 ) -> None:
@@ -51,7 +61,9 @@ def export(
         raise OptionError(f"--precision {precision} is not known.\nGive one of: {', '.join(PRECISIONS)}")
     if remainder is not None and (remainder not in REMAINDERS or precision != "int8"):
         raise OptionError(f"--remainder {remainder} does not go with --precision {precision}.\nint8 takes fp32 or fp16")
+    refuse_precision(precision)
     built_for = _targets(device or [], compute_capability or [])
+    batches = None if batch is None else _batches(batch)
     abilities = get_backend(backend).status().abilities
     if built_for and "measures" in abilities and "builds" not in abilities:
         raise OptionError(
@@ -63,10 +75,11 @@ def export(
 
         given: dict[str, Any] = {"compute_capabilities": built_for} if built_for else {}
         config = ExportConfig(
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             remainder=remainder,  # type: ignore[arg-type]
             task=None if task is None else load_task(task),
             accuracy=accuracy,
+            batches=batches,
             **given,
         )
         report = export_run(run, backend=backend, config=config, out=out, progress=progress)
@@ -77,6 +90,18 @@ def export(
         _show(found)
 
 
+def _batches(text: str) -> tuple[int, int, int]:
+    """Read "1:8:32"."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
+    least, best, most = (int(number) for number in found.groups()) if found else (0, 0, 0)
+    if not 0 < least <= best <= most:
+        raise OptionError(
+            f"--batch {text!r} is no range of batches.\n"
+            "Give the least, the one to be fastest at, and the most, such as 1:8:32"
+        )
+    return least, best, most
+
+
 def _targets(devices: list[str], numbers: list[str]) -> tuple[str, ...]:
     """All compute capabilities that were asked for, each once."""
     if devices and numbers:
@@ -84,6 +109,22 @@ def _targets(devices: list[str], numbers: list[str]) -> tuple[str, ...]:
     found = [one for text in numbers for one in capabilities(None, text)]
     found += [one for name in devices for one in capabilities(name, None)]
     return tuple(dict.fromkeys(found))
+
+
+def _sizes(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Lines on memory, each with the batch that it is for where that is free."""
+    batch = found["batch"]
+    at = "" if batch is None else f", at a batch of {batch['max']}"
+    for key, size in found["ahead_of_time_bound"].items():
+        if size is not None:
+            yield f"{key.removesuffix('_bytes')}, as the compiler bounds it ahead of time{at}", format_mb(size)
+    if batch is not None:
+        yield "batches", f"{batch['min']} to {batch['max']}, best at {batch['opt']}", "compared with PyTorch at each"
+        at = f", at a batch of {batch['opt']}"
+        small = (found.get("memory_by_batch") or {}).get("opt") or {}
+        if small.get("activation_bytes") is not None:
+            yield f"activation{at}, the same of an engine for it alone", format_mb(small["activation_bytes"])
+    yield f"inputs and outputs, beside that{at}", format_mb(found["io_bytes"])
 
 
 def _show(found: Mapping[str, Any]) -> None:
@@ -98,10 +139,8 @@ def _show(found: Mapping[str, Any]) -> None:
     if found["kernels"]:
         table.add_row("kernels", str(found["kernels"]))
         table.add_row("built in", duration(found["seconds"]))
-    for key, size in found["ahead_of_time_bound"].items():
-        if size is not None:
-            table.add_row(f"{key.removesuffix('_bytes')}, as the compiler bounds it ahead of time", format_mb(size))
-    table.add_row("inputs and outputs, beside that", format_mb(found["io_bytes"]))
+    for words in _sizes(found):
+        table.add_row(*words)
     judged = found["accuracy"]
     for name, after in (judged["after"] or {}).items():
         before = judged["before"].get(name)

@@ -1,0 +1,69 @@
+"""Have a compiler build an engine of a file, and say for which batch the memory is that it announces."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from lut.errors import BackendError
+from profiler.backends.interface import BuildReport, BuildSettings
+from profiler.free_batch import at_batch
+from profiler.progress import Event, Progress, silent
+from profiler.worker_client import WorkerClient
+from pruner.free_batch import Batches, FreeBatch
+
+STAGE = "build the engine"
+SIZES = ("weights_bytes", "activation_bytes", "workspace_bytes")
+
+
+def build(
+    client: WorkerClient,
+    file: Path,
+    out: Path,
+    compute_capabilities: tuple[str, ...],
+    *,
+    batches: Batches | None = None,
+    progress: Progress = silent,
+) -> BuildReport:
+    """Build an engine in the worker.
+
+    Raises:
+        BackendError: it cannot be built.
+    """
+    progress(Event(STAGE, 0, 1, f"for compute capability {', '.join(compute_capabilities)}"))
+    reply = client.build(file, out, BuildSettings(compute_capabilities, batches=batches))
+    if reply.report is None:
+        raise BackendError(f"{client.backend} cannot build the engine: {reply.failure}")
+    progress(Event(STAGE, 1, 1))
+    return reply.report
+
+
+def memory_at(
+    client: WorkerClient, model: onnx.ModelProto, free: FreeBatch, built: BuildReport, *, again: bool
+) -> dict[str, Any]:
+    """The compiler's ahead-of-time bounds of an engine with a free batch, each with the batch that it is for.
+
+    The compiler announces what the most takes. What the best takes is that of an engine of this batch alone, compiled
+    for this figure and thrown away.
+
+    Args:
+        client: that built it.
+        model: that it was built from.
+        free: its batches.
+        built: what the compiler announced.
+        again: whether to compile once more; where that takes long, or a GPU, the best has no figure.
+    """
+    found: dict[str, Any] = {"max": {name: getattr(built, name) for name in SIZES}, "opt": None, "opt_because": None}
+    if not again:
+        return found | {"opt_because": "it was not compiled apart, which takes this compiler as long as the engine"}
+    with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
+        file = Path(folder, "opt.onnx")
+        file.write_bytes(at_batch(model, free.batches[1]).SerializeToString())
+        reply = client.build(file, Path(folder, "opt.engine"), BuildSettings(built.compute_capabilities))
+    if reply.report is None:
+        return found | {"opt_because": f"an engine of that batch alone cannot be built: {reply.failure}"}
+    return found | {
+        "opt": {name: getattr(reply.report, name) for name in SIZES},
+        "opt_because": "of an engine of that batch alone",
+    }
