@@ -7,6 +7,7 @@ program of `pruner/solvers/linear.py` holds these costs as they are.
 import time
 from dataclasses import replace
 
+from pruner.solvers.coarse import approach
 from pruner.solvers.greedy import Greedy, give_back
 from pruner.solvers.linear import LinearProgram
 from pruner.solvers.problem import Limit, Problem, Solution, within
@@ -32,15 +33,16 @@ class Milp:
         self.time_limit_s = time_limit_s
 
     def solve(self, problem: Problem) -> Solution:
-        """Find the options that lose least, beginning with what the greedy solver finds."""
+        """Find the options that lose least, beginning with what the greedy solver and programs of few options find."""
         if not problem.exceeded(problem.start):
             return problem.solution(problem.start, 0, 0.0)
         until = time.monotonic() + self.time_limit_s
         best = Greedy().solve(problem)
         if best.met:
             best = problem.solution(give_back(problem, best.choice, 0)[0], 0)
+        best = approach(problem, best, gap=self.gap, until=until)
         bound: float | None = None
-        nodes = 0
+        nodes = best.moves
         tightened = problem
         for _ in range(ROUNDS):
             left_s = until - time.monotonic()

@@ -11,11 +11,17 @@ from pruner.solvers.problem import Axis, Floats, Grid, Ints, Table, TabledCost
 
 @st.composite
 def problems(
-    draw: st.DrawFn, *, grids: bool = False, blocks: bool = False, limits: int = 2, most_groups: int = 4
+    draw: st.DrawFn,
+    *,
+    grids: bool = False,
+    blocks: bool = False,
+    limits: int = 2,
+    most_groups: int = 4,
+    most_options: int = 5,
 ) -> Problem:
     """A problem of few groups; costs grow along every axis, and are not negative."""
     count = draw(st.integers(1, most_groups))
-    sizes = tuple(draw(st.integers(2, 5)) for _ in range(count))
+    sizes = tuple(draw(st.integers(2, most_options)) for _ in range(count))
     seed = draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
     losses = [_descending(generator, size) for size in sizes]
