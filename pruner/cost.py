@@ -28,11 +28,13 @@ class Term:
         coordinates: the channel counts that it depends on.
         price: the value at channel counts `[m, coordinates]`, `[m]`.
         owner: name of the unit or parameter that it belongs to, "" for none: what belongs to a block goes with it.
+        instead_of: name of a block; the term is there only once that is gone. "" where it hangs on none.
     """
 
     coordinates: tuple[Coordinate, ...]
     price: Callable[[Ints], Floats]
     owner: str = ""
+    instead_of: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -49,13 +51,19 @@ class Sum:
 
 
 class Cost(Protocol):
-    """A cost of the whole network."""
+    """A cost of the whole network.
+
+    Attributes:
+        name, unit: for messages.
+        knows_blocks: whether its terms say all that changes where a block goes; else they count too much.
+    """
 
     name: str
     unit: str
+    knows_blocks: bool
 
     def at(self, widths: Mapping[str, int]) -> float:
-        """The network's cost at these widths."""
+        """The network's cost at these widths, all blocks that may go there."""
         ...
 
     def terms(self) -> Sequence[Term]:
@@ -72,30 +80,48 @@ class Latency:
 
     name = "latency"
     unit = "ms"
+    knows_blocks = True
 
-    def __init__(self, predictor: Predictor, gone: Collection[str] = ()) -> None:
-        """Take what predicts; `gone` are names of units that are there no more."""
-        self._predictor, self._gone = predictor, frozenset(gone)
-        self._left = [number for number, unit in enumerate(predictor.units) if unit.name not in gone]
+    def __init__(
+        self,
+        predictor: Predictor,
+        gone: Collection[str] = (),
+        left: Sequence[Unit] = (),
+        instead_of: Mapping[str, Sequence[Unit]] | None = None,
+    ) -> None:
+        """Take what predicts, and what is known of blocks; a unit without a price costs nothing here.
+
+        Args:
+            predictor: of the whole network.
+            gone: names of units that are there no more.
+            left: what stands in their place.
+            instead_of: for blocks that may go what would stand in place of theirs.
+        """
+        self._predictor, self._gone, self._left = predictor, frozenset(gone), tuple(left)
+        self._own = [number for number, unit in enumerate(predictor.units) if unit.name not in gone]
+        extra = [("", left), *(instead_of or {}).items()]
+        self._extra = [(block, unit) for block, units in extra for unit in units if predictor.prices(unit)]
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds of one inference."""
-        return self._predictor.latency_ms(widths, gone=self._gone)
+        return self._predictor.latency_ms(widths, gone=self._gone, left=self._left)
 
     def terms(self) -> Sequence[Term]:
         """A unit each, in the network's scale."""
         scale = self._predictor.calibration.scale
 
-        def of(number: int, unit: Unit) -> Term:
+        def of(key: int | Unit, unit: Unit, owner: str, block: str = "") -> Term:
             return Term(
-                unit.coordinates, lambda channels: scale * self._predictor.unit_many_ms(number, channels), unit.name
+                unit.coordinates, lambda channels: scale * self._predictor.unit_many_ms(key, channels), owner, block
             )
 
-        return [of(number, self._predictor.units[number]) for number in self._left]
+        units = self._predictor.units
+        own = [of(number, units[number], units[number].name) for number in self._own]
+        return [*own, *(of(unit, unit, "", block) for block, unit in self._extra)]
 
     def sums(self) -> Sequence[Sum]:
         """All units, and the overhead."""
-        return [Sum(tuple(range(len(self._left))), self._predictor.calibration.overhead_ms)]
+        return [Sum(tuple(range(len(self._own) + len(self._extra))), self._predictor.calibration.overhead_ms)]
 
 
 class Memory:
@@ -103,6 +129,7 @@ class Memory:
 
     name = "memory"
     unit = "bytes"
+    knows_blocks = False
 
     def __init__(self, liveness: Liveness) -> None:
         self._liveness = liveness
@@ -148,6 +175,7 @@ class _Products:
 
     name = ""
     unit = ""
+    knows_blocks = False
 
     def __init__(self, products: Iterable[tuple[tuple[Coordinate, ...], float, str]]) -> None:
         self._products = [(coordinates, each, unit) for coordinates, each, unit in products if each]

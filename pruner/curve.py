@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from profiler.progress import Event, Progress
 from pruner.cost import Cost, Floats, Ints, Sum, Term
-from pruner.posing import Budgeted, Question, solve
+from pruner.posing import Budgeted, Posed, Question, solve
 from pruner.solvers import Problem, Solution, Solver
 from pruner.solvers.greedy import Greedy
 from pruner.solvers.milp import Milp
@@ -30,6 +32,7 @@ class Choice:
     Attributes:
         budget_ms: of latency.
         widths: of all groups.
+        blocks: names of the blocks that go.
         ms: the plan's latency, within the budget.
         lost: importance lost.
         bound: importance that every plan within the budget loses at least; None where the solver proved nothing.
@@ -42,6 +45,7 @@ class Choice:
     lost: float
     bound: float | None
     taken_over: bool = False
+    blocks: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -51,9 +55,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Plan:
+    """Widths and the blocks that go, with what they cost by every budget's cost, the latency first."""
+
     widths: Mapping[str, int]
-    ms: float
+    costs: tuple[float, ...]
     lost: float
+    blocks: tuple[str, ...] = ()
+
+    @property
+    def ms(self) -> float:
+        """The latency."""
+        return self.costs[0]
 
 
 class Paced:
@@ -91,7 +103,7 @@ class _Remembered:
     """A cost whose terms remember what they cost: every budget asks at the same options."""
 
     def __init__(self, cost: Cost) -> None:
-        self.name, self.unit = cost.name, cost.unit
+        self.name, self.unit, self.knows_blocks = cost.name, cost.unit, cost.knows_blocks
         self._cost = cost
         self._terms = [_remembering(term) for term in cost.terms()]
 
@@ -166,7 +178,7 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
     latency, *others = question.budgets
 
     def plan(widths: Mapping[str, int]) -> _Plan:
-        return _Plan(widths, latency.cost.at(widths), lost_at(question, widths))
+        return _Plan(widths, tuple(budget.cost.at(widths) for budget in question.budgets), lost_at(question, widths))
 
     answers: list[tuple[_Plan, float | None]] = []
     for number, budget_ms in enumerate(budgets_ms):
@@ -174,10 +186,15 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
         if isinstance(solver, Paced):
             solver.begin(len(budgets_ms) - number)
         answer = solve(replace(question, budgets=[Budgeted(latency.cost, budget_ms), *others]), solver)
-        answers.append((plan(answer.widths), answer.bound))
+        own = _Plan(answer.widths, answer.costs, answer.lost, answer.blocks) if answer.blocks else plan(answer.widths)
+        answers.append((own, answer.bound))
     progress(Event(STAGE, len(budgets_ms), len(budgets_ms)))
     plans = [own for own, _ in answers] + [plan(question.full), plan(question.narrowest())]
-    plans = [each for each in plans if all(budget.cost.at(each.widths) <= budget.most for budget in others)]
+    if question.blocks:
+        plans.append(_least(question))
+    plans = [
+        each for each in plans if all(cost <= budget.most for cost, budget in zip(each.costs[1:], others, strict=True))
+    ]
     choices = []
     bound = 0.0
     for budget_ms, (own, proved) in zip(budgets_ms, answers, strict=True):
@@ -186,8 +203,25 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
         within = [each for each in plans if each.ms <= budget_ms]
         best = min(within, key=lambda each: (each.lost, each.ms))
         worse = own not in within or own.lost > best.lost * (1 + WORSE)
-        choices.append(Choice(budget_ms, best.widths, best.ms, best.lost, bound if proved else None, taken_over=worse))
+        choices.append(
+            Choice(budget_ms, best.widths, best.ms, best.lost, bound if proved else None, worse, best.blocks)
+        )
     return choices
+
+
+def least_ms(question: Question) -> float:
+    """The latency of the narrowest plan, or where blocks may go of that without them, if it is less."""
+    narrowest = question.budgets[0].cost.at(question.narrowest())
+    return min(narrowest, _least(question).ms) if question.blocks else narrowest
+
+
+def _least(question: Question) -> _Plan:
+    """Every group at its least width and all blocks gone."""
+    posed = Posed(question, question.narrowest())
+    choice = np.zeros(len(posed.problem.losses), dtype=np.int64)  # the first option of a block, and of its groups: gone
+    widths, blocks = posed.answer(posed.problem.solution(choice, 0))
+    costs = tuple(limit.cost.at(choice) for limit in posed.problem.limits)
+    return _Plan(widths, costs, posed.problem.lost(choice), blocks)
 
 
 def lost_at(question: Question, widths: Mapping[str, int]) -> float:

@@ -3,7 +3,7 @@
 Nothing is measured or changed: scores are taken once, and the table alone says what widths cost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import Any
 
 from lut import LatencyTable, Memory, Predictor, open_table
 from lut.errors import BudgetError, LatpruneError
+from profiler.blocks import Block, without_blocks
 from profiler.network import Network
 from profiler.progress import Progress, silent
 from pruner.budget import Budget
 from pruner.cost import Memory as MemoryCost
-from pruner.curve import Choice, Paced, spread_budgets, trace_curve
+from pruner.curve import Choice, Paced, least_ms, spread_budgets, trace_curve
 from pruner.importance import Ranking
-from pruner.posing import Budgeted
-from pruner.question import ask, check_importance, read_subject, score
+from pruner.narrow import names_in
+from pruner.posing import Budgeted, Removable
+from pruner.question import ask, check_importance, read_subject, removable_blocks, score, score_blocks
+from pruner.removal import renamed_blocks
 from pruner.request import PruneConfig
 from pruner.solvers import get_solver
 from pruner.solvers.milp import Milp
@@ -43,6 +46,8 @@ class Point:
         memory: of the pruned network.
         gap: how much less any plan within the budget could lose, as a fraction of `lost`; None without a proof.
         widths: of every group.
+        removed_blocks: names of the residual blocks that go.
+        missing: names of units that are left where blocks went and have no price: they are not in the latency.
         taken_over: whether it is a tighter budget's plan, because what the solver found for this one was worse.
     """
 
@@ -59,6 +64,8 @@ class Point:
     gap: float | None
     widths: Mapping[str, int]
     taken_over: bool = False
+    removed_blocks: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the five keys of memory beside the others."""
@@ -80,6 +87,7 @@ class Frontier:
         table: the table's name.
         fingerprint: of the device, as plain JSON.
         memory_budget_bytes: that every point keeps, or None.
+        blocks: names of the residual blocks that might go; None where that was not asked.
     """
 
     points: tuple[Point, ...]
@@ -92,6 +100,7 @@ class Frontier:
     table: str
     fingerprint: Mapping[str, Any]
     memory_budget_bytes: float | None = None
+    blocks: tuple[str, ...] | None = None
 
     @property
     def unpruned_ms(self) -> float:
@@ -131,7 +140,8 @@ def frontier(
     Args:
         task: model, inputs, and the batches and loss that the importance looks at.
         table: of any device, or its file.
-        config: importance, solver, what stays whole, how narrow groups may get, seed; the rest is not looked at.
+        config: importance, solver, what stays whole, how narrow groups may get, whether residual blocks may go, seed;
+            the rest is not looked at.
         points: how many budgets, at least two, from the unpruned latency down to the narrowest plan's.
         memory_bytes: that every plan keeps.
         memory_fraction: the same as a fraction of the unpruned network's.
@@ -157,7 +167,12 @@ def frontier(
     if not predictor.units:
         raise rows.missing(unit.family for unit in network.units)
     rankings = score(task, subject.model, subject.groups, fixed=subject.fixed, config=config, progress=progress)
-    curve = _Curve(network, predictor, config.memory_of or rows.fingerprint.runtime, rankings)
+    removables: list[Removable] = []
+    blocks = removable_blocks(subject) if config.blocks else []
+    if blocks:
+        named = renamed_blocks(blocks, names_in(subject.model, network.model))
+        removables = score_blocks(task, subject.model, named, blocks, rankings, config=config, progress=progress)
+    curve = _Curve(network, predictor, config.memory_of or rows.fingerprint.runtime, rankings, blocks)
     memory = curve.memory_budget(Budget(memory_bytes=memory_bytes, memory_fraction=memory_fraction))
     full, unpruned_ms = network.widths, predictor.latency_ms(network.widths)
     question = ask(
@@ -169,6 +184,7 @@ def frontier(
         most_ms=unpruned_ms,
         memory=memory,
         config=config,
+        blocks=removables,
     )
     narrowest = question.narrowest()
     if memory is not None and memory.cost.at(narrowest) > memory.most:
@@ -176,7 +192,7 @@ def frontier(
             f"The memory budget of {memory.most / 1e6:.4g} MB cannot be met: "
             f"the least that any plan reaches is {memory.cost.at(narrowest) / 1e6:.4g} MB."
         )
-    budgets = spread_budgets(unpruned_ms, predictor.latency_ms(narrowest), points)
+    budgets = spread_budgets(unpruned_ms, least_ms(question), points)
     choices = trace_curve(question, budgets, solver, progress)
     return Frontier(
         points=tuple(map(curve.point, choices)),
@@ -189,14 +205,23 @@ def frontier(
         table=rows.name,
         fingerprint=rows.fingerprint.to_json(),
         memory_budget_bytes=memory.most if memory else None,
+        blocks=tuple(block.name for block in removables) if config.blocks else None,
     )
 
 
 class _Curve:
     """Says what a plan is worth beside the unpruned network."""
 
-    def __init__(self, network: Network, predictor: Predictor, runtime: str, rankings: Mapping[str, Ranking]) -> None:
-        self.network, self.predictor = network, predictor
+    def __init__(
+        self,
+        network: Network,
+        predictor: Predictor,
+        runtime: str,
+        rankings: Mapping[str, Ranking],
+        blocks: Sequence[Block] = (),
+    ) -> None:
+        self.network, self.predictor, self.runtime = network, predictor, runtime
+        self.blocks = {block.name: block for block in blocks}
         self.liveness = network.liveness(runtime)
         self.unpruned_ms = predictor.latency_ms(network.widths)
         self.importance = sum(float(ranking.lost[-1]) for ranking in rankings.values())
@@ -213,7 +238,11 @@ class _Curve:
 
     def point(self, choice: Choice) -> Point:
         """All figures of a plan."""
-        total = self.predictor.predict(choice.widths).total
+        gone = [self.blocks[name] for name in choice.blocks]
+        present = without_blocks(self.network, gone) if gone else self.network
+        lost = {name for block in gone for name in block.units}
+        left = [unit for block in gone for unit in block.left]
+        total = self.predictor.predict(choice.widths, gone=lost, left=left).total
         return Point(
             budget_ms=choice.budget_ms,
             predicted_ms=total.ms,
@@ -222,20 +251,25 @@ class _Curve:
             speedup=self.unpruned_ms / total.ms,
             importance_kept=1 - choice.lost / self.importance,
             lost=choice.lost,
-            parameters=count_parameters(self.network, choice.widths),
-            macs=self.network.macs(choice.widths),
-            memory=self.liveness.at(choice.widths),
+            parameters=count_parameters(self.network, choice.widths, gone),
+            macs=present.macs(choice.widths),
+            memory=(present.liveness(self.runtime) if gone else self.liveness).at(choice.widths),
             gap=choice.gap,
             widths=dict(choice.widths),
             taken_over=choice.taken_over,
+            removed_blocks=choice.blocks,
+            missing=tuple(unit.name for unit in left if not self.predictor.prices(unit)),
         )
 
 
-def count_parameters(network: Network, widths: Mapping[str, int]) -> int:
-    """How many parameters the network has at these widths; a shared one counts once."""
+def count_parameters(network: Network, widths: Mapping[str, int], gone: Iterable[Block] = ()) -> int:
+    """How many parameters the network has at these widths, without blocks; a shared one counts once."""
     lengths = network.structure.parameter_coordinates()
+    dropped = {name for block in gone for name in block.parameters}
     counts: dict[int, int] = {}
     for name, parameter in network.model.named_parameters(remove_duplicate=False):
+        if name in dropped:
+            continue
         if name in lengths:  # the name that groups use, where a parameter has several
             counts[id(parameter)] = prod(length.at(widths) for length in lengths[name])
         counts.setdefault(id(parameter), parameter.numel())

@@ -4,9 +4,10 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,29 @@ def moved(batch: Any, device: torch.device) -> Any:
         return leaf.to(device) if isinstance(leaf, Tensor) or callable(getattr(leaf, "to", None)) else leaf
 
     return tree_map(move, batch)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches that are moved to a device, each when its turn comes; as long as those that they are made of."""
+
+    batches: Sized
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (moved(batch, self.device) for batch in cast(Iterable[Any], self.batches))
+
+
+def batches_on(batches: Iterable[Any], device: torch.device) -> Iterable[Any]:
+    """Batches on a device, each moved when its turn comes; on the CPU they are left as they are."""
+    if device.type == "cpu":
+        return batches
+    if isinstance(batches, Sized):
+        return Batches(batches, device)
+    return (moved(batch, device) for batch in batches)
 
 
 def in_single(tensor: Tensor) -> Tensor:

@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pruner.cost import Cost, Latency
+from lut.records import Unit
+from pruner.cost import Cost
 from pruner.solvers import Limit, Problem, Solution, Solver
 from pruner.solvers.problem import Floats, Ints, proved_gap, within
-from pruner.tabulate import Options, Tabulator
+from pruner.tabulate import BLOCK, Options, Tabulator
 
 ROUNDS = 8
 """How often a problem is posed anew, at most."""
 AGREES = 0.002
 """A table that says a cost to this fraction is as good as the cost itself."""
 TIGHTENED = 1.001
-BLOCK = "block "
-"""Begins the name of a block among those of groups."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class Removable:
         lost: importance lost without it.
         owns: names of the units and parameters that go with it.
         groups: names of the groups that vanish with it.
+        left: units that stand in place of those that go.
     """
 
     name: str
     lost: float
     owns: tuple[str, ...]
     groups: tuple[str, ...]
+    left: tuple[Unit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,10 @@ def solve(question: Question, solver: Solver) -> Answer:
 def _never_too_dear(posed: Posed) -> bool:
     """Whether the tables say no more than the costs do, so that what is proved of them holds.
 
-    What is approximated may be off to either side, and all costs but latency count a block's tensors as if they stayed.
+    What is approximated may be off to either side; costs that do not know blocks count what is theirs as if it stayed.
     """
     return not posed.approximated and (
-        not posed.question.blocks or all(isinstance(budget.cost, Latency) for budget in posed.question.budgets)
+        not posed.question.blocks or all(budget.cost.knows_blocks for budget in posed.question.budgets)
     )
 
 

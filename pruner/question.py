@@ -8,7 +8,7 @@ from torch import nn
 
 from lut import LatencyTable, Predictor
 from lut.errors import LatpruneError
-from lut.records import ChannelGroup
+from lut.records import ChannelGroup, Unit
 from profiler.ahead import Target
 from profiler.blocks import Block, find_blocks
 from profiler.network import Network, analyze
@@ -18,6 +18,7 @@ from pruner.importance import RANKINGS, Ranking
 from pruner.importance.branches import branch_scores
 from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed, without_programs_of
 from pruner.options import Offered
+from pruner.placement import batches_on, choose_device, placed
 from pruner.posing import Budgeted, Question, Removable
 from pruner.removal import blocks_in_place
 from pruner.request import PruneConfig
@@ -111,13 +112,17 @@ def score(
         model: the whole model, as it is now.
         groups: of it as it is now.
         fixed: names of groups that stay.
-        config: says which importance, and the seed.
+        config: says which importance, the seed, and the device: scores are taken where the network trains.
         progress: told after every batch.
     """
     torch.manual_seed(config.seed)
     prunable = [group for group in groups if group.size > 0 and group.name not in fixed]
-    batches = task.train_batches() if task.train_batches and config.importance not in BLIND else ()
-    return RANKINGS[config.importance](model, prunable, batches, task.loss, progress=progress)
+    if config.importance in BLIND or not task.train_batches:
+        return RANKINGS[config.importance](model, prunable, (), task.loss, progress=progress)
+    place = choose_device(model, config.train_device)
+    with placed([model], place):
+        batches = batches_on(task.train_batches(), place)
+        return RANKINGS[config.importance](model, prunable, batches, task.loss, progress=progress)
 
 
 def score_blocks(
@@ -127,7 +132,7 @@ def score_blocks(
     original: Sequence[Block],
     rankings: Mapping[str, Ranking],
     *,
-    seed: int,
+    config: PruneConfig,
     progress: Progress,
 ) -> list[Removable]:
     """The blocks that may go now, with what is lost without them.
@@ -138,19 +143,22 @@ def score_blocks(
         blocks: that are left, as they stand in it.
         original: all blocks, as they stand in the unpruned network.
         rankings: of the groups that may change; a block that holds another group stays.
-        seed: of the batches.
+        config: says the seed of the batches, and the device.
         progress: told after every batch.
     """
     if not blocks:
         return []
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     assert task.train_batches is not None
     assert task.loss is not None
     part = task.deployed(model)
-    lost = branch_scores(model, blocks, task.train_batches(), task.loss, part=part, progress=progress)
+    place = choose_device(model, config.train_device)
+    with placed([model], place):
+        batches = batches_on(task.train_batches(), place)
+        lost = branch_scores(model, blocks, batches, task.loss, part=part, progress=progress)
     own = {block.name: block for block in original}
     return [
-        Removable(name, each, (*own[name].units, *own[name].parameters), own[name].groups)
+        Removable(name, each, (*own[name].units, *own[name].parameters), own[name].groups, own[name].left)
         for name, each in lost.items()
         if all(group in rankings for group in own[name].groups)
     ]
@@ -168,6 +176,7 @@ def ask(
     config: PruneConfig,
     blocks: Sequence[Removable] = (),
     gone: Collection[str] = (),
+    left: Sequence[Unit] = (),
 ) -> Question:
     """What a solver may choose from, and which limits it has to keep.
 
@@ -182,6 +191,7 @@ def ask(
         config: says how narrow groups may get, and by what importance is divided.
         blocks: that may go wholly.
         gone: names of units that went with blocks before; `memory` knows of that by itself.
+        left: units that stand in their place.
 
     Raises:
         ValueError: latency is limited and there is no predictor.
@@ -198,7 +208,8 @@ def ask(
         min_width=config.min_width,
         blind_step=Target.of(table.fingerprint).step if table.fingerprint.ahead_of_time else 1,
     )
-    latency = Latency(predictor, gone) if predictor is not None else None
+    instead_of = {block.name: block.left for block in blocks}
+    latency = Latency(predictor, gone, left, instead_of) if predictor is not None else None
     budgets = [Budgeted(latency, most_ms)] if latency is not None and most_ms is not None else []
     return Question(
         full=widths,

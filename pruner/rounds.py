@@ -13,6 +13,7 @@ from lut.memory import Liveness, MemoryBound
 from lut.records import ChannelGroup
 from profiler.blocks import Block, without_blocks
 from profiler.cut import cut
+from profiler.leftovers import Standing, standing
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from profiler.variants import prepare
@@ -174,7 +175,7 @@ class Rounds:
         else:
             rankings = score(self.task, model, groups, fixed=self.fixed, config=self.config, progress=self.progress)
             removables = score_blocks(
-                self.task, model, blocks, self.blocks, rankings, seed=self.config.seed, progress=self.progress
+                self.task, model, blocks, self.blocks, rankings, config=self.config, progress=self.progress
             )
             planned = self._solve(rankings, removables, limits, unpruned_ms)
             self.state.complete(stage, planned)
@@ -306,6 +307,7 @@ class Rounds:
         most_ms: float | None,
         memory: float | None,
     ) -> Question:
+        stood = self._standing(predictor)
         return ask(
             self.network,
             self.bench.table,
@@ -316,8 +318,14 @@ class Rounds:
             memory=None if memory is None else Budgeted(Memory(self.liveness), memory),
             config=self.config,
             blocks=blocks,
-            gone={name for block in self._gone_blocks for name in block.units},
+            gone=stood.gone,
+            left=stood.left,
         )
+
+    def _standing(self, predictor: Predictor | None) -> Standing:
+        """What stands in place of the units of blocks that are gone, as far as it has a price of its own."""
+        stood = standing(self.network, self._gone_blocks)
+        return stood if predictor is None else stood.priced(predictor.prices)[0]
 
     def _finetune(self, model: nn.Module, number: int) -> None:
         """Fine-tune from where an interrupted run stopped; weights are kept after every epoch."""

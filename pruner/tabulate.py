@@ -18,6 +18,8 @@ from lut.records import Coordinate
 from pruner.cost import Cost, Term
 from pruner.solvers.problem import Axis, Floats, Grid, Ints, Table, TabledCost
 
+BLOCK = "block "
+"""Begins the name of a block among those of groups."""
 MOST_CELLS = 4096
 """Of a table over options."""
 MOST_POINTS = 16384
@@ -92,6 +94,7 @@ class Tabulator:
         groups = sorted({self._place[name] for name in term.groups if name in self._place})
         owners = self.options.gone_with.get(term.owner, ())
         blocks = [block for block in owners if not self.options.inside[block] & set(groups)]
+        blocks += [self._place[BLOCK + term.instead_of]] if term.instead_of else []
         everything = sorted({*groups, *blocks})
         cells = prod(len(self.options.widths[group]) for group in everything)
         if cells <= MOST_CELLS:
@@ -121,6 +124,8 @@ class Tabulator:
                 gone |= choice[:, list(groups).index(block)] == 0
             for inside in self.options.inside[block] & set(groups):
                 gone |= choice[:, list(groups).index(inside)] == 0
+        if term.instead_of:
+            gone |= choice[:, list(groups).index(self._place[BLOCK + term.instead_of])] != 0
         columns = [_counts(coordinate, kept, count) for coordinate in term.coordinates]
         channels = np.stack(columns, axis=1) if columns else np.zeros((count, 0), dtype=np.int64)
         unique, places = np.unique(channels[~gone], axis=0, return_inverse=True)
