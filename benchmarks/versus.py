@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.fidelity import say
-from benchmarks.versus_data import DEBIAN, DOWNLOADED, DataMissingError, download, has_all, read_fashion
-from benchmarks.versus_methods import METHODS, OURS, cannot_run
-from benchmarks.versus_networks import NETWORKS, QUICK
+from benchmarks.versus_data import DEBIAN, DOWNLOADED, DataMissingError, download, has_all
+from benchmarks.versus_methods import METHODS, OURS, SCRATCH, cannot_run
+from benchmarks.versus_networks import NETWORKS, QUICK, comes_trained
 from benchmarks.versus_report import write_report
 from benchmarks.versus_store import ROOT, STORE, Base, Key, Places, Plan, Record, Table, Timed, Tuned, read_record
 from benchmarks.versus_sweep import SECONDS, Job, Sweep
+from benchmarks.versus_task import check_data
 
 RUNTIMES = ("onnxruntime", "openvino")
 BUDGETS = (75, 50, 30)
@@ -30,7 +31,8 @@ def wanted_cells(options: argparse.Namespace) -> list[Key]:
     """The cells that the command line asks for.
 
     The core form prunes for the first runtime by all of its methods, and for the second by ours alone, so that plans
-    can be exchanged; three budgets, two seeds. The full form has all methods on all runtimes, and three seeds.
+    can be exchanged; three budgets, two seeds. The full form has all methods on all runtimes, and three seeds. A
+    network that comes with its weights is not trained from scratch, as its own training cannot be repeated here.
     """
     names = options.only or (
         [QUICK] if options.quick else [n for n, s in NETWORKS.items() if n != QUICK and (s.core or options.full)]
@@ -43,6 +45,8 @@ def wanted_cells(options: argparse.Namespace) -> list[Key]:
         for seed in seeds:
             for runtime in runtimes:
                 for method in methods_on(runtime, options, first=runtime == runtimes[0]):
+                    if method == SCRATCH and comes_trained(name):
+                        continue
                     cells += [Key(name, runtime, method, budget, seed) for budget in budgets]
     return cells
 
@@ -153,8 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if options.download and not (has_all(DEBIAN) or has_all(options.store / DOWNLOADED)):
                 download(options.store)
-            if any(key.network != QUICK for key in cells):
-                read_fashion(options.store)
+            check_data({key.network for key in cells}, options.store)
         except DataMissingError as error:
             say(str(error))
             return 2

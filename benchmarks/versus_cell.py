@@ -35,7 +35,7 @@ from benchmarks.versus_peers import (
 )
 from benchmarks.versus_search import CAREFULLY, ROUGHLY, Bench, UnreachableError, search
 from benchmarks.versus_store import Base, Key, Places, Plan, Table, Tuned, read_record, read_setting, write_record
-from benchmarks.versus_task import TRIAL, USUAL, Course, open_course, save_weights
+from benchmarks.versus_task import Course, open_course, save_weights
 from lut import open_table
 from lut.errors import LatpruneError
 from profiler.cut import cut
@@ -55,7 +55,7 @@ TRIAL_TABLE = ProfileConfig(networks_min=4, networks_max=5, target_error=0.0, ru
 
 
 def make_base(course: Course, places: Places, network: str) -> Base:
-    """Train the unpruned network, and a copy of it on as pruned ones are; leaves its weights and its ONNX file."""
+    """Get the unpruned network, and train a copy of it on as pruned ones are; leaves its weights and its ONNX file."""
     path = places.base(network, course.seed)
     model, accuracy = course.train_unpruned()
     save_weights(model, path.with_suffix(".safetensors"))
@@ -64,8 +64,8 @@ def make_base(course: Course, places: Places, network: str) -> Base:
     return Base(
         accuracy=accuracy,
         tuned=tuned,
-        images=course.effort.images,
-        epochs=course.effort.base_epochs or course.subject.epochs,
+        images=course.subject.effort.images,
+        epochs=course.subject.epochs,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_stage(stage: str, keys: Sequence[Key], store: Path) -> None:
     """Do one stage of cells that differ in their budgets only, and keep what comes of it."""
     key, places, setting, start = keys[0], Places(store), read_setting(), time.perf_counter()
-    course = open_course(key.network, key.seed, store, TRIAL if key.network == QUICK else USUAL)
+    course = open_course(key.network, key.seed, store)
     record: Base | Table | Tuned
     if stage == "plan":
         make_plans(course, places, keys)

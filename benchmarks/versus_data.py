@@ -1,4 +1,4 @@
-"""The pictures that networks of the versus sweep are trained on and judged by: Fashion-MNIST, or digits for a trial.
+"""Pictures that networks of the versus sweep are trained on and judged by: what they are, Fashion-MNIST, and digits.
 
 Xiao et al., Fashion-MNIST, arXiv:1708.07747: 60,000 pictures of 28 × 28 pixels to train on and 10,000 to judge by.
 """
@@ -28,33 +28,48 @@ MEAN, DEVIATION = 0.2860, 0.3530
 SHIFT = 2
 """By how many pixels a training picture is moved at most, in both directions; it may also be mirrored."""
 
+BYTE_MEAN, BYTE_DEVIATION = 127.0, 128.0
+"""What is done to pictures that are kept as bytes: as EfficientNet-Lite was trained."""
+
 Batch = tuple[Tensor, Tensor]
 
 
 class DataMissingError(Exception):
-    """The pictures are not on this machine."""
+    """Pictures, or trained weights, are not on this machine."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures with their classes.
+    """Pictures with what a network is to say of them.
 
     Attributes:
-        train: to train on, `[N, 1, H, W]` float32 around zero and `[N]` int64.
-        test: to judge by; nothing is chosen by them.
-        mirrored: whether a mirrored picture is as good as the picture.
+        train: to train on, `[N, C, H, W]` (float32 around zero, or bytes; see `ready`), and their classes, `[N]` int64,
+            or logits to learn from, `[N, classes]`.
+        test: to judge by, with classes; nothing is chosen by them.
+        mirrored: whether a mirrored picture is as good as the picture, and each second is to be.
         name: of the data.
+        shift: by how many pixels a training picture is moved at most.
+        drawn: where `train` has logits, the classes towards which channels are scored.
     """
 
     train: Batch
     test: Batch
     mirrored: bool
     name: str
+    shift: int = SHIFT
+    drawn: Tensor | None = None
 
-    def first(self, count: int) -> Batch:
-        """The first pictures of the training set, which is in no order."""
-        images, labels = self.train
-        return images[:count], labels[:count]
+    def first(self, count: int, *, scoring: bool = False) -> Batch:
+        """The first pictures of the training set, which is in no order; for scoring with classes."""
+        images, targets = self.train
+        if scoring and self.drawn is not None:
+            targets = self.drawn
+        return images[:count], targets[:count]
+
+
+def ready(images: Tensor) -> Tensor:
+    """Pictures as a network takes them: bytes become numbers around zero, all else stays."""
+    return (images.float() - BYTE_MEAN) / BYTE_DEVIATION if images.dtype == torch.uint8 else images
 
 
 def read_fashion(store: Path, *, side: int = 28) -> Pictures:
@@ -127,13 +142,13 @@ def _read(folder: Path, part: str, side: int) -> Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """One epoch of shuffled, moved training pictures; another order each time, as the global generator says.
+    """One epoch of shuffled training pictures; another order each time, as the global generator says.
 
     Attributes:
         pictures: of which the first `count` are used.
         count: how many.
         size: of a batch.
-        plain: in order and as they are, for scores.
+        plain: in order and as they are, with classes, for scores.
     """
 
     pictures: Pictures
@@ -145,17 +160,20 @@ class Batches:
         return math.ceil(self.count / self.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        images, labels = self.pictures.first(self.count)
-        order = torch.arange(len(labels)) if self.plain else torch.randperm(len(labels))
+        pictures = self.pictures
+        images, targets = pictures.first(self.count, scoring=self.plain)
+        order = torch.arange(len(targets)) if self.plain else torch.randperm(len(targets))
         for chosen in order.split(self.size):
-            batch = images[chosen]
-            yield (batch if self.plain else moved(batch, mirror=self.pictures.mirrored)), labels[chosen]
+            batch = ready(images[chosen])
+            if not self.plain and (pictures.shift or pictures.mirrored):
+                batch = moved(batch, mirror=pictures.mirrored, shift=pictures.shift)
+            yield batch, targets[chosen]
 
 
-def moved(images: Tensor, *, mirror: bool) -> Tensor:
-    """Move each picture by its own few pixels, and mirror each second on average."""
+def moved(images: Tensor, *, mirror: bool, shift: int = SHIFT) -> Tensor:
+    """Move each picture, of one channel, by its own few pixels, and mirror each second on average."""
     count, _, height, width = images.shape
-    most = min(SHIFT, height // 8)
+    most = min(shift, height // 8)
     padded = functional.pad(images, (most,) * 4, value=float(images.min()))
     down, across = torch.randint(2 * most + 1, (2, count, 1))
     rows = (torch.arange(height) + down)[:, :, None]

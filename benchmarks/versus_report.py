@@ -7,12 +7,23 @@ from pathlib import Path
 from benchmarks.fidelity_report import wrapped
 from benchmarks.versus_data import SHIFT
 from benchmarks.versus_figures import Results, Verdict, read_results, speedup
-from benchmarks.versus_methods import METHODS, OURS, PEERS
-from benchmarks.versus_networks import NETWORKS, NOT_YET, QUICK
+from benchmarks.versus_methods import METHODS, OURS, PEERS, SCRATCH
+from benchmarks.versus_networks import (
+    DIGITS,
+    FASHION,
+    LITE,
+    NETWORKS,
+    PHOTOGRAPHS,
+    QUICK,
+    TRIAL,
+    USUAL,
+    Effort,
+    comes_trained,
+)
+from benchmarks.versus_photos import ALBUMS
 from benchmarks.versus_plot import draw_curves
 from benchmarks.versus_store import hash_sources
 from benchmarks.versus_tables import accuracies, budgets_met, counted, exchanged, losses, speedups, unpruned
-from benchmarks.versus_task import USUAL
 from pruner.atomic import write_text
 from pruner.loop import WITHIN
 from pruner.training import LEARNING_RATE
@@ -25,21 +36,49 @@ BEST_AIM = 1.1
 """The same over the best peer."""
 
 INTRODUCTION = f"""\
-Each network is trained on the first {USUAL.images:,} pictures of Fashion-MNIST (moved by up to {SHIFT} pixels,
-mirrored; AdamW, batches of {USUAL.batch}), once a seed, and judged by the {USUAL.test_images:,} test pictures, by which
-nothing is chosen. Each method then prunes it to 75, 50 and 30 % of its measured latency, one picture at a time, one
-thread. What is left gets its norms measured anew and {USUAL.tune_epochs} epoch{"" if USUAL.tune_epochs == 1 else "s"}
-of the same pictures with `pruner.training.finetune` (highest learning rate {LEARNING_RATE:g}), the same for all
-methods, and is exported. Its latency is that of the exported file in a fresh process, by turns with the unpruned
-network's, as a ratio to it.
+Each method prunes a network to 75, 50 and 30 % of its measured latency, one picture at a time, one thread. What is left
+gets its norms measured anew and is fine-tuned with `pruner.training.finetune` (AdamW, highest learning rate
+{LEARNING_RATE:g}) on the same pictures for all methods, and is exported. Its latency is that of the exported file in a
+fresh process, by turns with the unpruned network's, as a ratio to it. It is judged by pictures by which nothing is
+chosen.
 
-Channels are scored once, by the first {USUAL.score_images:,} of these pictures, and all methods but Torch-Pruning's
+Channels are scored once, by the first of the training pictures, and all methods but Torch-Pruning's
 have these scores. Methods that count something else than latency get what they want most: how strongly they prune is
 found by bisection on the measured latency, until it is between {WITHIN[0]:.1%} and {WITHIN[1]:.1%} of the
 budget, which is what our loop aims at too. Group Fisher Pruning as published takes scores afresh while training goes on
 between removals; here its rule is compared, at fixed scores. *On steps* means that each width is rounded up to the step
 that the measured table shows for the group, at most a quarter of the group, as for our own widths.
 """
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def _effort(effort: Effort) -> str:
+    return (
+        f"fine-tuning is {_epochs(effort.tune_epochs)} in batches of {effort.batch}, and the first "
+        f"{effort.score_images:,} score channels"
+    )
+
+
+DATA = {
+    FASHION: f"""\
+trained here on the first {USUAL.images:,} pictures of Fashion-MNIST (moved by up to {SHIFT} pixels, mirrored), once a
+seed; {_effort(USUAL)}. *Accuracy* is that on the {USUAL.test_images:,} test pictures.""",
+    PHOTOGRAPHS: f"""\
+comes with its ImageNet weights, and *accuracy* is how often the class that it finds first is the one that the unpruned
+network finds first, on {LITE.test_images:,} squares of {sum(len(album.held_out) for album in ALBUMS)} photographs that
+are in no training. Nobody labels anything: on {LITE.images:,} squares of
+{sum(len(album.training) for album in ALBUMS)} other photographs (other squares for each seed; random places and sizes,
+every second one mirrored) the unpruned network's logits are learnt, by the distance of `prune --distill`;
+{_effort(LITE)}, towards classes drawn from the unpruned network's own probabilities. The photographs are those of
+{", ".join(album.package for album in ALBUMS)}. Weights and judging squares are the same for all seeds.""",
+    DIGITS: f"""\
+trained here on the first {TRIAL.images:,} of scikit-learn's digits; {_effort(TRIAL)}. *Accuracy* is that on
+{TRIAL.test_images:,} others.""",
+}
+"""What networks are trained on and judged by, by their data."""
 
 SPEEDUP_INTRODUCTION = """\
 How many times longer a peer's network takes to be as accurate as ours: the methods' curves of each seed (with the
@@ -51,7 +90,8 @@ nothing is extrapolated. Median (range).
 VERDICT_INTRODUCTION = """\
 At the accuracy of each of our networks (of the peer's fastest one, where even that is more accurate): a win where the
 peer takes longer with every seed, or never gets there; a loss where ours does; even where seeds disagree. The standard
-error of one accuracy, on 10,000 pictures, is about 0.3 points. Of a loss it is told how much Fisher importance ours and
+error of one accuracy is about 0.3 points on 10,000 pictures, and more than 1.5 on squares of few photographs.
+Of a loss it is told how much Fisher importance ours and
 the peer gave up: where ours gave up less, the scores misjudged these channels; where both gave up next to nothing,
 the network is so wide for the task that accuracies differ by chance.
 """
@@ -81,6 +121,7 @@ def make_report(results: Results, names: Sequence[str], plot: str | None = None)
     parts = [
         "# Versus",
         wrapped(INTRODUCTION),
+        _bullets(_data(names)),
         wrapped(_made_with(results)),
         "## In short",
         wrapped(_in_short(results, found)),
@@ -119,6 +160,14 @@ as much training.
 
 def _bullets(lines: Sequence[str]) -> str:
     return wrapped("\n".join(f"* {line}" for line in lines)) if lines else "None."
+
+
+def _data(names: Sequence[str]) -> list[str]:
+    """What each network is trained on and judged by."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(NETWORKS[name].data, []).append(f"**{NETWORKS[name].title}**")
+    return [f"{', '.join(titles)}: {' '.join(DATA[data].split())}" for data, titles in kinds.items()]
 
 
 def _made_with(results: Results) -> str:
@@ -180,16 +229,17 @@ def _not_run(results: Results, names: Sequence[str]) -> list[str]:
     lines = []
     for name in names:
         for runtime in RUNTIMES:
+            possible = [method for method in METHODS if method != SCRATCH or not comes_trained(name)]
             absent = [
                 METHODS[method].title
-                for method in METHODS
+                for method in possible
                 if not any((key.network, key.runtime, key.method) == (name, runtime, method) for key in results.points)
             ]
-            if len(absent) == len(METHODS):
+            if len(absent) == len(possible):
                 lines.append(f"{NETWORKS[name].title} on {runtime}: all.")
             elif absent:
                 lines.append(f"{NETWORKS[name].title} on {runtime}: {', '.join(absent)}.")
     seeds = {key.seed for key in results.points}
     if len(seeds) < 3 and QUICK not in names:
         lines.append(f"A third seed ({len(seeds)} were run).")
-    return lines + ([f"{name}: {why}." for name, why in NOT_YET.items()] if QUICK not in names else [])
+    return lines

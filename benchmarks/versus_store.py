@@ -46,9 +46,9 @@ class Base:
     """An unpruned network.
 
     Attributes:
-        accuracy: on the test pictures.
+        accuracy: on the test pictures; 1 where it is itself that says their classes.
         tuned: the same after as much fine-tuning as pruned networks get, the end of every method's curve.
-        images, epochs: of its training.
+        images, epochs: of its training; no epochs where it came with its weights.
         parameters: how many.
         seconds: that it took.
         failure: why there is nothing, or None.

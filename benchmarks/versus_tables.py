@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.versus_figures import Point, Results, Verdict, speedup, spread, verdicts
 from benchmarks.versus_methods import METHODS, OURS, PEERS
 from benchmarks.versus_networks import NETWORKS
+from benchmarks.versus_store import Base
 
 Pair = tuple[str, str]
 
@@ -40,7 +41,7 @@ def unpruned(results: Results, names: Sequence[str], runtimes: Sequence[str]) ->
                 NETWORKS[name].title,
                 str(len(bases) or ""),
                 f"{bases[0].parameters:,}" if bases else "",
-                f"{bases[0].images:,} × {bases[0].epochs}" if bases else "",
+                _training(bases[0]) if bases else "",
                 with_spread([base.accuracy for base in bases if base.accuracy is not None]),
                 with_spread([base.tuned for base in bases if base.tuned is not None]),
                 *(f"{table.unpruned_ms:.3g} ms" if table and table.unpruned_ms else "" for table in told),
@@ -48,6 +49,10 @@ def unpruned(results: Results, names: Sequence[str], runtimes: Sequence[str]) ->
         )
     heads = ["network", "seeds", "parameters", "images × epochs", "accuracy", "trained on as much", *runtimes]
     return grid(heads, rows)
+
+
+def _training(base: Base) -> str:
+    return f"{base.images:,} × {base.epochs}" if base.epochs else "came with its weights"
 
 
 def accuracies(results: Results, pair: Pair) -> str:

@@ -1,4 +1,4 @@
-"""What every method is given alike: the task, how much training there is, and the unpruned network."""
+"""What every method is given alike: the task with its pictures, the training, the judge, and the unpruned network."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,65 +9,37 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.versus_data import Batch, Batches, Pictures, read_digits, read_fashion
-from benchmarks.versus_networks import NETWORKS, QUICK, Subject
+from benchmarks.versus_data import Batch, Batches, Pictures, read_digits, read_fashion, ready
+from benchmarks.versus_networks import DIGITS, FASHION, NETWORKS, PHOTOGRAPHS, Subject
+from benchmarks.versus_photos import Wanted, find_photographs, read_photographs
+from pruner.distill import output_distance
 from pruner.norms import reestimate_norms
 from pruner.rundir import persistent_tensors, save_tensors
 from pruner.task import Task
 from pruner.training import evaluate, finetune
 
-JUDGED_AT_ONCE = 500
+JUDGED_AT_ONCE = 100
 BEFORE_IMAGES = 2000
 """Test pictures by which a network is judged before fine-tuning, which is in no comparison."""
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much training each network gets; the same for all methods.
-
-    Attributes:
-        images: of the training set that are used, its first.
-        tune_epochs: of fine-tuning after pruning.
-        score_images: of these, by which channels are scored.
-        batch: of training.
-        peak: highest learning rate in the training of the unpruned network; fine-tuning has the trainer's own.
-        base_epochs: of training the unpruned network, or None for the network's own.
-        test_images: by which networks are judged.
-    """
-
-    images: int = 20_000
-    tune_epochs: int = 1
-    score_images: int = 2048
-    batch: int = 64
-    peak: float = 4e-3
-    base_epochs: int | None = None
-    test_images: int = 10_000
-
-
-USUAL = Effort()
-TRIAL = Effort(images=512, score_images=128, base_epochs=1, test_images=450)
-"""For a trial of the sweep itself."""
-
-
-@dataclass(frozen=True)
 class Course:
-    """A network with the pictures that it is trained on.
+    """A network with the pictures that it is trained on and judged by.
 
     Attributes:
-        subject: the network.
+        subject: the network, and how much training it gets.
         pictures: to train on and to judge by.
-        effort: how much.
         seed: of weights, order and everything else.
     """
 
     subject: Subject
     pictures: Pictures
-    effort: Effort
     seed: int
 
     def task(self, model: Callable[[], nn.Module], *, scoring: bool = False) -> Task:
         """The task of a network; for scoring with fewer pictures, in order and unmoved, and no judging."""
-        effort, pictures = self.effort, self.pictures
+        effort, pictures = self.subject.effort, self.pictures
 
         def train_batches() -> Iterable[Batch]:
             count = effort.score_images if scoring else effort.images
@@ -84,10 +56,14 @@ class Course:
 
     @torch.no_grad()
     def judge(self, model: nn.Module, count: int | None = None) -> dict[str, float]:
-        """The share of test pictures whose class is found, of all that are used or the first `count`."""
-        images, labels = (part[: count or self.effort.test_images] for part in self.pictures.test)
+        """The share of test pictures whose class is found, of all that are used or the first `count`.
+
+        Where the unpruned network has said the classes, that is how often both agree.
+        """
+        most = min(count or self.subject.effort.test_images, self.subject.effort.test_images)
+        images, labels = (part[:most] for part in self.pictures.test)
         model.eval()
-        found = torch.cat([model(chunk).argmax(1) for chunk in images.split(JUDGED_AT_ONCE)])
+        found = torch.cat([model(ready(chunk)).argmax(1) for chunk in images.split(JUDGED_AT_ONCE)])
         return {"top1": (found == labels).float().mean().item()}
 
     def train(self, model: nn.Module, epochs: int, *, peak: float | None = None) -> float:
@@ -105,10 +81,12 @@ class Course:
         return next(iter(evaluate(task, model).values()))
 
     def train_unpruned(self) -> tuple[nn.Module, float]:
-        """Train the unpruned network from random weights; it, and its accuracy."""
+        """Train the unpruned network from random weights, or take the one that comes with its weights; its accuracy."""
+        if self.subject.trained is not None:
+            model = self.subject.trained().eval()
+            return model, self.judge(model)["top1"]
         model = self.subject.build(self.seed)
-        epochs = self.effort.base_epochs or self.subject.epochs
-        return model, self.train(model, epochs, peak=self.effort.peak)
+        return model, self.train(model, self.subject.epochs, peak=self.subject.effort.peak)
 
     def tune(self, model: nn.Module) -> tuple[float, float]:
         """Fine-tune in place as every method's networks are; accuracy before it, on fewer pictures, and after.
@@ -117,7 +95,7 @@ class Course:
         """
         reestimate_norms(model, self.task(lambda: model), seed=self.seed)
         before = self.judge(model, BEFORE_IMAGES)["top1"]
-        return before, self.train(model, self.effort.tune_epochs)
+        return before, self.train(model, self.subject.effort.tune_epochs)
 
     def train_anew(self, model: nn.Module) -> float:
         """Train a network of a pruned one's shape from random weights, as long as both trainings together.
@@ -132,8 +110,8 @@ class Course:
                 reset()
             elif next(module.parameters(recurse=False), None) is not None:
                 raise ValueError(f"{type(module).__name__} cannot be reset to random weights.")
-        epochs = (self.effort.base_epochs or self.subject.epochs) + self.effort.tune_epochs
-        return self.train(model, epochs, peak=self.effort.peak)
+        effort = self.subject.effort
+        return self.train(model, self.subject.epochs + effort.tune_epochs, peak=effort.peak)
 
     def unpruned(self, weights: Path) -> nn.Module:
         """The trained unpruned network from the file of its weights, in eval mode."""
@@ -143,20 +121,58 @@ class Course:
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The cross entropy, one value a picture."""
-    images, labels = batch
-    return functional.cross_entropy(model(images), labels, reduction="none")
+    """The cross entropy, one value a picture; towards logits, the sum of latprune's own distance in distillation."""
+    images, targets = batch
+    if targets.is_floating_point():
+        return len(targets) * output_distance(model(images), targets)
+    return functional.cross_entropy(model(images), targets, reduction="none")
 
 
-def open_course(name: str, seed: int, store: Path, effort: Effort) -> Course:
+def open_course(name: str, seed: int, store: Path) -> Course:
     """A network's training on the pictures of this machine.
 
     Raises:
         DataMissingError: they are not there.
     """
+    return Course(NETWORKS[name], read_pictures(name, seed, store), seed)
+
+
+def read_pictures(name: str, seed: int, store: Path) -> Pictures:
+    """The pictures of a network.
+
+    Raises:
+        DataMissingError: they are not on this machine.
+    """
     subject = NETWORKS[name]
-    pictures = read_digits() if name == QUICK else read_fashion(store, side=subject.side)
-    return Course(subject, pictures, effort, seed)
+    if subject.data == DIGITS:
+        return read_digits()
+    if subject.data == PHOTOGRAPHS:
+        assert subject.trained is not None
+        trained, effort = subject.trained, subject.effort
+        return read_photographs(
+            lambda: trained().eval(),
+            store / name / f"squares.s{seed}.safetensors",
+            wanted=Wanted(subject.side, effort.images, effort.test_images),
+            seed=seed,
+        )
+    return read_fashion(store, side=subject.side)
+
+
+def check_data(names: Iterable[str], store: Path) -> None:
+    """Make sure that the pictures of networks, and the weights that come with them, are on this machine.
+
+    Raises:
+        DataMissingError: they are not; says how to get them.
+    """
+    subjects = [NETWORKS[name] for name in names]
+    kinds = {subject.data for subject in subjects}
+    if FASHION in kinds:
+        read_fashion(store)
+    if PHOTOGRAPHS in kinds:
+        find_photographs()
+    for subject in subjects:
+        if subject.trained is not None:
+            subject.trained()
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

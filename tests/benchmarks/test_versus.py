@@ -26,7 +26,7 @@ from benchmarks.versus_figures import (
     speedup_at,
     verdicts,
 )
-from benchmarks.versus_methods import METHODS, OURS, cannot_run, solver_of
+from benchmarks.versus_methods import METHODS, OURS, SCRATCH, cannot_run, solver_of
 from benchmarks.versus_networks import NETWORKS, QUICK
 from benchmarks.versus_peers import (
     ByOne,
@@ -268,13 +268,15 @@ def test_wins_and_losses_hold_with_every_seed_and_speedups_are_ratios_at_equal_a
 def test_what_was_not_run_is_empty_and_losses_failures_and_absences_are_listed() -> None:
     results = results_of({**TWO_SEEDS, (OURS, 50, 0): (0.6, 0.90), (OURS, 50, 1): (0.6, 0.91)})
     results.failures.append("ResNet-20, tp_taylor: killed by signal 9")
-    report = make_report(results, ["resnet20", "mobilenet_v2"])
+    report = make_report(results, ["resnet20", "mobilenet_v2", "efficientnet_lite0"])
     assert "| ours |  |  | 90.50% ± 0.50 | 60.0% |  |  |" in report
     assert "| from scratch |  |  |  |  |  |  |" in report
     assert "* ResNet-20 on onnxruntime, uniform width, 50 %: speed-up at our accuracy by seed" in report
     assert "| ResNet-20 | onnxruntime | 50 % | **60.0%** | 120.0% | 90.50% ± 0.50 | 0 |" in report
     assert "* MobileNetV2 on openvino: all." in report
-    assert "EfficientNet-Lite0" in report
+    assert "* **ResNet-20**, **MobileNetV2**: trained here on the first 20,000 pictures of Fashion-MNIST" in report
+    assert "* **EfficientNet-Lite0**: comes with its ImageNet weights" in report
+    assert "* EfficientNet-Lite0 on openvino: all." in report
     assert "killed by signal 9" in report
     assert "Nothing to compare yet." in make_report(Results(), ["resnet20"])
 
@@ -324,6 +326,8 @@ def test_the_core_form_exchanges_our_plans_and_the_full_form_has_all_methods_and
     full = wanted_cells(parse(["--full"]))
     assert {(key.runtime, key.method) for key in full} == {(r, m) for r in ("onnxruntime", "openvino") for m in METHODS}
     assert {key.seed for key in full} == {0, 1, 2}
+    trained = {key.method for key in full if key.network == "efficientnet_lite0"}
+    assert trained == set(METHODS) - {SCRATCH}
     some = parse(
         ["--only", "resnet20", "--budgets", "50", "--seeds", "1", "--methods", "seed", "--runtimes", "openvino"]
     )
@@ -396,7 +400,7 @@ def test_every_network_runs_on_its_pictures_and_the_hash_follows_the_sources(tmp
         one, other = (subject.build(0) for _ in range(2))
         with torch.no_grad():
             logits = one(torch.zeros(subject.shape))
-            assert logits.shape == (1, 10)
+            assert logits.shape == (1, subject.classes)
             assert torch.equal(logits, other(torch.zeros(subject.shape)))
     (tmp_path / "lut").mkdir()
     before = hash_sources(tmp_path)
