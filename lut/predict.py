@@ -82,7 +82,9 @@ class Predictor:
 
     def estimate(self, unit: int | str, widths: Mapping[str, int], form: Form | None = None) -> Estimate:
         """One unit's estimate (by number among `units`, or by name), uncalibrated."""
-        found = self.units[self._numbers[unit] if isinstance(unit, str) else unit]
+        return self._estimate(self.units[self._numbers[unit] if isinstance(unit, str) else unit], widths, form)
+
+    def _estimate(self, found: Unit, widths: Mapping[str, int], form: Form | None) -> Estimate:
         place = (found.family.key, found.channels(widths), form)
         known = self._known.get(place)
         if known is None:
@@ -93,19 +95,35 @@ class Predictor:
         """One unit's latency (by number among `units`, or by name), uncalibrated."""
         return self.estimate(unit, widths).ms
 
-    def unit_many_ms(self, unit: int | str, channels: ArrayLike) -> Floats:
-        """One unit's latencies `[m]` at channel counts `[m, k]`, uncalibrated and not remembered."""
-        found = self.units[self._numbers[unit] if isinstance(unit, str) else unit]
+    def unit_many_ms(self, unit: int | str | Unit, channels: ArrayLike) -> Floats:
+        """One unit's latencies `[m]` at channel counts `[m, k]`, uncalibrated and not remembered.
+
+        Args:
+            unit: by number or name, or one of what is left of the network.
+            channels: its counts.
+        """
+        found = unit if isinstance(unit, Unit) else self.units[self._numbers[unit] if isinstance(unit, str) else unit]
         return self.table.estimate_many(found.family, channels).ms
 
-    def latency_ms(self, widths: Mapping[str, int], forms: Forms | None = None, gone: Collection[str] = ()) -> float:
-        """The network's latency, calibrated; `forms` and `gone` as in `predict`."""
+    def prices(self, unit: Unit) -> bool:
+        """Whether the table has a price for a unit, of this network or of what is left of it."""
+        return unit.family in self.table
+
+    def there(self, gone: Collection[str], left: Sequence[Unit]) -> tuple[Unit, ...]:
+        """The priced units of what is left of the network; `gone` and `left` as in `predict`."""
+        own = tuple(unit for unit in self.units if unit.name not in gone)
+        return (*own, *(unit for unit in left if self.prices(unit)))
+
+    def latency_ms(
+        self,
+        widths: Mapping[str, int],
+        forms: Forms | None = None,
+        gone: Collection[str] = (),
+        left: Sequence[Unit] = (),
+    ) -> float:
+        """The network's latency, calibrated; `forms`, `gone` and `left` as in `predict`."""
         known = forms or {}
-        total = sum(
-            self.estimate(number, widths, known.get(unit.name)).ms
-            for number, unit in enumerate(self.units)
-            if unit.name not in gone
-        )
+        total = sum(self._estimate(unit, widths, known.get(unit.name)).ms for unit in self.there(gone, left))
         return float(calibrated(self.calibration, np.array([total]))[0])
 
     def latencies_ms(self, widths: Sequence[Mapping[str, int]], forms: Sequence[Forms] | None = None) -> Floats:
@@ -134,7 +152,13 @@ class Predictor:
         _, attained = lower_envelope(ms)
         return tuple(option for place, option in enumerate(options) if attained[place] == place)
 
-    def predict(self, widths: Mapping[str, int], forms: Forms | None = None, gone: Collection[str] = ()) -> Prediction:
+    def predict(
+        self,
+        widths: Mapping[str, int],
+        forms: Forms | None = None,
+        gone: Collection[str] = (),
+        left: Sequence[Unit] = (),
+    ) -> Prediction:
         """The network's latency with its interval, and its units'.
 
         Args:
@@ -142,12 +166,13 @@ class Predictor:
             forms: what the runtime makes of the units at these widths (`profiler.forms`); units that it leaves out are
                 guessed, and counted in the prediction.
             gone: names of units that are there no more, as where a residual block went.
+            left: units that stand in their place; one that the table cannot price is missing, as any other.
         """
         known = forms or {}
+        there = self.there(gone, left)
         units = tuple(
-            UnitEstimate(unit.name, unit.spec(widths), self.estimate(number, widths, known.get(unit.name)))
-            for number, unit in enumerate(self.units)
-            if unit.name not in gone
+            UnitEstimate(unit.name, unit.spec(widths), self._estimate(unit, widths, known.get(unit.name)))
+            for unit in there
         )
         calibration = self.calibration
         ms = float(calibrated(calibration, np.array([sum(unit.estimate.ms for unit in units)]))[0])
@@ -156,12 +181,11 @@ class Predictor:
         half = calibration.scale * float(_half_of_sum(halves)[0])
         # a latency cannot fall below nothing: wide intervals are wide by factors
         factor = math.exp(likely_half(calibration, half / ms)) if ms else 1.0
-        guessed = sum(
-            unit.name not in known and unit.name not in gone and self.table.family(unit.family).forms != ()
-            for unit in self.units
-        )
+        guessed = sum(unit.name not in known and self.table.family(unit.family).forms != () for unit in there)
         total = Estimate(ms, ms / factor, ms * factor, worst)
-        return Prediction(total, units, self.missing, calibration, guessed)
+        missing = [name for name in self.missing if name not in gone]
+        missing += [unit.name for unit in left if not self.prices(unit)]
+        return Prediction(total, units, tuple(missing), calibration, guessed)
 
     def _covers(self, row: NetworkMeasurement) -> bool:
         known = {group for group, _ in row.widths}
@@ -191,6 +215,7 @@ def predict(
     *,
     forms: Forms | None = None,
     gone: Collection[str] = (),
+    left: Sequence[Unit] = (),
     network: str | None = None,
     allow_missing: bool = False,
 ) -> Prediction:
@@ -202,13 +227,14 @@ def predict(
         table: of the device.
         forms: what the runtime makes of the units at these widths, where it is known (`profiler.forms` compiles it).
         gone: names of units that are there no more.
+        left: units that stand in their place.
         network: the network's hash, so that it is calibrated by its own whole-network rows.
         allow_missing: leave units out that the table cannot price, and name them in the result.
 
     Raises:
         MissingFamilyError: the table lacks families; names all of them.
     """
-    return Predictor(units, table, network=network, allow_missing=allow_missing).predict(widths, forms, gone)
+    return Predictor(units, table, network=network, allow_missing=allow_missing).predict(widths, forms, gone, left)
 
 
 def _half_of_sum(halves: Floats) -> Floats:

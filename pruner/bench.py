@@ -14,6 +14,7 @@ from lut.records import DeviceFingerprint, MeasureConfig, Measurement, NetworkMe
 from profiler.blocks import Block, without_blocks
 from profiler.export import write_onnx
 from profiler.inplace import Owners, to_rows
+from profiler.leftovers import standing
 from profiler.variants import Variants
 from profiler.worker_client import TimeReply, WorkerClient
 
@@ -130,16 +131,15 @@ class Bench:
     def _without(
         self, gone: Sequence[str], whole: NetworkMeasurement, rows: Sequence[Measurement]
     ) -> tuple[NetworkMeasurement, Sequence[Measurement]]:
-        """Leave out what belongs to blocks that are gone; without them it is another network."""
+        """Leave out what belongs to blocks that are gone, with rows for what is left of it; it is another network."""
         if not gone:
             return whole, rows
         blocks = [self.blocks[name] for name in gone]
-        lost = {name for block in blocks for name in block.units}
-        left = [row for unit, row in zip(self.network.units, rows, strict=True) if unit.name not in lost]
+        left, forms = standing(self.network, blocks).rows(self.network.units, rows, dict(whole.widths))
         return replace(
             whole,
             network=without_blocks(self.network, blocks).hash,
-            forms=tuple((name, form) for name, form in whole.forms if name not in lost),
+            forms=tuple(forms.items()),
             units_ms=sum(row.median_ms or 0.0 for row in left),
         ), left
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from profiler.blocks import Block
 from profiler.cut import lost_positions, programs_after
 from profiler.export import OUTPUTS_MATCH, flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
 from profiler.graph_form import read_form
+from profiler.leftovers import Standing, standing
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from pruner.atomic import write_text
@@ -72,7 +73,7 @@ class Side:
         network: Network,
         predictor: Predictor | None,
         memory_of: tuple[str, str],
-        gone: Collection[str] = (),
+        stood: Standing | None = None,
         *,
         bound: MemoryBound | None = None,
     ) -> dict[str, Any]:
@@ -82,9 +83,10 @@ class Side:
             network: what stands on this side.
             predictor: of its latency, where there is one.
             memory_of: the runtime and the precision whose memory is told.
-            gone: names of units that are there no more.
+            stood: what stands in place of the units of blocks that are gone.
             bound: what a compiler announces; without it memory is counted by the runtime's rules.
         """
+        known = stood or Standing()
         liveness = network.liveness(*memory_of)
         memory = liveness.at(self.widths).to_json() | {"io_bytes": liveness.io_bytes(self.widths)}
         if bound is not None:
@@ -98,7 +100,7 @@ class Side:
         return {
             "metric": next(iter(self.metrics.values()), None),
             "metrics": dict(self.metrics),
-            "predicted_ms": predictor.latency_ms(self.widths, gone=gone) if predictor else None,
+            "predicted_ms": predictor.latency_ms(self.widths, gone=known.gone, left=known.left) if predictor else None,
             "measured_ms": self.measured_ms,
             "noise": self.noise,
             "parameters": sum(parameter.numel() for parameter in self.part.parameters()),
@@ -129,10 +131,10 @@ class Pruned:
         """Channels kept."""
         return {name: len(kept) for name, kept in self.kept.items()}
 
-    @property
-    def units_gone(self) -> frozenset[str]:
-        """Names of the units that went with blocks."""
-        return frozenset(name for block in self.blocks for name in block.units)
+    def stood(self, predictor: Predictor | None) -> tuple[Standing, tuple[str, ...]]:
+        """What stands in place of the units that went with blocks, and names of those that are priced as before."""
+        found = standing(self.network, self.blocks)
+        return found.priced(predictor.prices) if predictor else (found, ())
 
 
 def pruned_model(
@@ -230,13 +232,15 @@ def finish(
     if budget_ms is not None and measured_ms is not None:
         checks.insert(0, Check("latency", measured_ms <= budget_ms, f"{measured_ms:.4g} ms of {budget_ms:.4g} ms"))
     plan = _plan(pruned, bench, limits, config)
+    stood = pruned.stood(bench.predictor)[0]
     full = Side(network.model, network.widths, before["measured_ms"], before["noise"], before["metrics"])
     small = Side(part, pruned.widths, measured_ms, noise, metrics)
     result = {
         "budget_ms": budget_ms,
         "memory_budget_bytes": memory,
         "before": full.to_json(network, bench.predictor, memory_of, bound=bounds[0]),
-        "after": small.to_json(pruned.present, bench.predictor, memory_of, pruned.units_gone, bound=bounds[1]),
+        "after": small.to_json(pruned.present, bench.predictor, memory_of, stood, bound=bounds[1]),
+        "left_by_blocks": left_by_blocks(pruned, bench.predictor),
         "memory_from": _memory_from(ahead),
         "metric": next(iter(before["metrics"]), None),
         "seed": config.seed,
@@ -301,10 +305,19 @@ def _memory_from(ahead: Ahead) -> dict[str, Any]:
     return {"is": BOUND, "fingerprint": ahead.memory.fingerprint.to_json(), "compiled": ahead.memory.compiled}
 
 
+def left_by_blocks(pruned: Pruned, predictor: Predictor | None) -> dict[str, Any]:
+    """What stands in place of the units that went with blocks, for `result.json`: names, by how they are priced."""
+    stood, before = pruned.stood(predictor)
+    priced = [unit.name for unit in stood.left if predictor and predictor.prices(unit)]
+    missing = [unit.name for unit in stood.left if unit.name not in priced]
+    return {"priced": priced, "priced_as_before": list(before), "missing": missing}
+
+
 def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None], config: PruneConfig) -> PrunePlan:
     prediction = None
     if bench.predictor:
-        total = bench.predictor.predict(pruned.widths, gone=pruned.units_gone).total
+        stood = pruned.stood(bench.predictor)[0]
+        total = bench.predictor.predict(pruned.widths, gone=stood.gone, left=stood.left).total
         prediction = {"predicted_ms": total.ms, "low_ms": total.low_ms, "high_ms": total.high_ms}
     return PrunePlan(
         network_hash=pruned.network.hash,

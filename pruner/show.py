@@ -1,7 +1,7 @@
 """How results look: a time with its spread, sizes in MB, and the before / after / ratio table of a pruned network."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,7 +102,7 @@ def show_result(
     budgets = _budgets(result)
     if budgets:
         console.print(budgets, markup=False)
-    for line in solver_lines(result):
+    for line in [*solver_lines(result), *leftover_lines(result.get("left_by_blocks") or {})]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for check in checks:
         mark, style = ("✓", "green") if check.passed else ("✗", "bold red")
@@ -125,6 +125,23 @@ def solver_lines(result: Mapping[str, Any]) -> list[str]:
         kept = format_kept(each.get("importance_kept"))
         lines.append(f"{where}importance kept {kept}, by {solver.get('name')}, {proof}")
     return lines
+
+
+def leftover_lines(left: Mapping[str, Sequence[str]]) -> list[str]:
+    """What blocks that went left behind and how it is priced, a line each kind; nothing where all is known."""
+    lines = []
+    if missing := left.get("missing"):
+        lines.append(
+            f"predicted without {_named(missing)}: left behind where blocks went, and the table has no latency of it"
+        )
+    if before := left.get("priced_as_before"):
+        lines.append(f"priced as before blocks went, though it took up what was left: {_named(before)}")
+    return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first names of a list."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def result_table(result: Mapping[str, Any]) -> Table:

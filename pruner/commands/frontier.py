@@ -53,6 +53,9 @@ def frontier(
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     freeze: Freeze = None,
     min_width: Annotated[int, typer.Option("--min-width", min=1, help="Channels that every group keeps at least.")] = 1,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Residual blocks may go wholly, where that is worth more than channels.")
+    ] = False,
     step: Annotated[
         int | None,
         typer.Option("--step", min=1, help="Widths are multiples of this, else of the device's own steps."),
@@ -93,6 +96,7 @@ def frontier(
                 seed=seed,
                 freeze=tuple(freeze or ()),
                 min_width=min_width,
+                blocks=blocks,
                 step=step,
                 memory_of=memory_of,
             ),
@@ -124,7 +128,8 @@ def _show(found: "Frontier", device: str, table: Path) -> None:
         f"{found.task}: what each latency budget would cost",
         *("budget", "predicted", "90 % interval", "speed-up", "importance kept", "parameters", "MACs", "memory"),
         *("gap",),
-        right=tuple(range(9)),
+        *(() if found.blocks is None else ("blocks gone",)),
+        right=tuple(range(10)),
     )
     for point in found.points:
         shown.add_row(*_row(found, point))
@@ -155,6 +160,7 @@ def _row(found: "Frontier", point: "Point") -> list[str]:
         format_share(point.macs / unpruned.macs) if unpruned.macs else NOTHING,
         format_mb(point.memory.total_bytes),
         format_percent(point.gap),
+        *(() if found.blocks is None else (str(len(point.removed_blocks) or NOTHING),)),
     ]
 
 
@@ -167,6 +173,15 @@ def notes(found: "Frontier") -> list[str]:
         lines.append(
             f"*: at {found.taken_over} of {len(found.points)} budgets the solver found a worse plan than at a tighter "
             "one, whose plan is shown"
+        )
+    if found.blocks is not None:
+        lines.append(f"blocks that may go: {', '.join(found.blocks) or 'none'}")
+    left = sorted({name for point in found.points for name in point.missing})
+    if left:
+        shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        lines.append(
+            f"predicted without {shown}: left behind where blocks went, and the table has no latency of it; "
+            "latprune prune --blocks measures that"
         )
     unsure = sum(point.high_ms > (1 + UNSURE) * point.predicted_ms for point in found.points)
     if unsure:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import pruner
 from lut import BudgetError, LatencyTable, LatpruneError, TableFile, TaskError, UnitSpec, open_table, predict
 from lut.records import Measurement, NetworkMeasurement
+from profiler.blocks import Block, find_blocks, without_blocks
 from profiler.network import Network, analyze
 from profiler.progress import silent
 from pruner.commands.frontier import notes
@@ -154,6 +155,59 @@ def test_what_is_frozen_and_the_least_width_stay_along_the_whole_curve(task: Tas
     for point in curve.points:
         assert point.widths[inner] == 64
         assert all(width >= 16 for width in point.widths.values())
+
+
+def without_the_first(model: nn.Module, blocks: Sequence[Block], *_: Any, **__: Any) -> dict[str, float]:
+    """Scores by which the first block loses almost nothing and the second all."""
+    return {block.name: 1e6 * number + 1e-6 for number, block in enumerate(blocks)}
+
+
+def test_blocks_go_along_the_curve_and_are_counted_as_gone(
+    found: Any, task: Task, table: LatencyTable, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pruner.question.branch_scores", without_the_first)
+    curve = pruner.frontier(task, table, config=PruneConfig(blocks=True), points=POINTS)
+    assert curve.blocks is not None
+    first, second = curve.blocks
+    assert curve.points[0].removed_blocks == ()
+    assert {point.removed_blocks for point in curve.points[2:-1]} == {(first,)}
+    assert curve.points[-1].removed_blocks == (first, second)
+    assert curve.points[-1].predicted_ms < found.points[-1].predicted_ms
+    blocks = {block.name: block for block in find_blocks(network)}
+    for looser, tighter in itertools.pairwise(curve.points):
+        assert tighter.predicted_ms <= looser.predicted_ms
+        assert tighter.importance_kept <= looser.importance_kept
+    for point in curve.points:
+        assert point.predicted_ms <= point.budget_ms * (1 + 1e-9)
+        present = without_blocks(network, [blocks[name] for name in point.removed_blocks])
+        assert point.macs == present.macs(point.widths)
+        assert not point.missing
+    point = curve.points[2]
+    inside = {name for block in point.removed_blocks for name in blocks[block].groups}
+    remove = {
+        name: list(range(size - point.widths[name])) for name, size in network.widths.items() if name not in inside
+    }
+    small = pruner.shrink(task.build(), task.inputs(), remove, blocks=point.removed_blocks)
+    assert point.parameters == sum(parameter.numel() for parameter in small.parameters())
+
+
+def test_the_command_tells_which_blocks_may_go_and_how_many_went(
+    task_path: Path, table_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pruner.question.branch_scores", without_the_first)
+    args = ("frontier", task_path, "--table", table_path, "--points", 3, "--blocks", "--importance", "magnitude")
+    done = call(*args)
+    assert done.exit_code == 0, done.output
+    assert "blocks that may go: " in done.stdout
+    report = json.loads(call(*args, "--json").stdout)
+    assert [len(point["removed_blocks"]) for point in report["points"]] == [0, 1, 2]
+
+
+def test_what_blocks_leave_without_a_price_is_said(found: Any) -> None:
+    first, *others = found.points
+    told = notes(replace(found, points=(replace(first, missing=("block:gelu",)), *others), blocks=()))
+    assert told[0] == "blocks that may go: none"
+    assert told[1].startswith("predicted without block:gelu: left behind where blocks went")
 
 
 def test_every_plan_keeps_a_memory_budget(found: Any, task: Task, table: LatencyTable) -> None:

@@ -43,7 +43,7 @@ class Table:
     def unit_many_ms(self, number: int, channels: Any) -> Any:
         return 1e-3 * np.asarray(channels).prod(axis=1)
 
-    def latency_ms(self, widths: Mapping[str, int], gone: object = ()) -> float:
+    def latency_ms(self, widths: Mapping[str, int], gone: object = (), left: object = ()) -> float:
         return 0.3 + 1e-3 * sum(a * b for a, b in itertools.pairwise(widths.values()))
 
 

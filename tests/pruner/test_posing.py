@@ -16,7 +16,7 @@ every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: sol
 class Chain:
     """A cost like that of convolutions one after another; what is true may lie above what the tables hold."""
 
-    name, unit = "memory", "bytes"
+    name, unit, knows_blocks = "memory", "bytes", False
 
     def __init__(self, gaps: float = 0.0) -> None:
         self.gaps = gaps

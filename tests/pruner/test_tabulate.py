@@ -58,7 +58,7 @@ def test_halving_every_width_quarters_the_inner_convolutions(network: Network) -
 class Joined:
     """What a concat of many groups feeds: a product of their sum and of another width."""
 
-    name, unit = "latency", "ms"
+    name, unit, knows_blocks = "latency", "ms", True
 
     def __init__(self, groups: int) -> None:
         joined = Coordinate(tuple((f"g{number}", 2 if number == 0 else 1) for number in range(groups)), 3)
@@ -93,7 +93,7 @@ def test_what_depends_on_a_sum_of_many_widths_is_held_exactly() -> None:
 class Concat:
     """A unit with a channel count for each of many inputs: no table and no grid can hold it."""
 
-    name, unit = "latency", "ms"
+    name, unit, knows_blocks = "latency", "ms", True
 
     def __init__(self, groups: int) -> None:
         self.coordinates = tuple(Coordinate(((f"g{number}", 1),)) for number in range(groups))
@@ -126,12 +126,12 @@ def test_what_no_table_holds_is_exact_about_given_widths_and_counted() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_a_blocks_units_cost_nothing_without_it(data: st.DataObject) -> None:
+def test_a_blocks_units_cost_nothing_without_it_and_what_stands_in_their_place_only_then(data: st.DataObject) -> None:
     inner = Coordinate((("inner", 1),))
     trunk = Coordinate((("trunk", 1),))
 
     class BlockCost:
-        name, unit = "latency", "ms"
+        name, unit, knows_blocks = "latency", "ms", True
 
         def at(self, widths: Mapping[str, int]) -> float:
             return 3.0 * widths["trunk"] * widths["inner"] + 5.0 * widths["trunk"] + 1.0 * widths["trunk"]
@@ -141,10 +141,11 @@ def test_a_blocks_units_cost_nothing_without_it(data: st.DataObject) -> None:
                 Term((trunk, inner), lambda c: 3.0 * c.prod(axis=1), "block.conv"),
                 Term((trunk,), lambda c: 5.0 * c.prod(axis=1), "block.depthwise"),
                 Term((trunk,), lambda c: 1.0 * c.prod(axis=1), "elsewhere"),
+                Term((trunk,), lambda c: 2.0 * c.prod(axis=1), instead_of="block"),
             ]
 
         def sums(self) -> list[Sum]:
-            return [Sum((0, 1, 2))]
+            return [Sum((0, 1, 2, 3))]
 
     cost = BlockCost()
     full = {"trunk": 16, "inner": 8}
@@ -166,7 +167,7 @@ def test_a_blocks_units_cost_nothing_without_it(data: st.DataObject) -> None:
     without: Ints = np.array([trunk_option, 0, 0])
     widths, gone = posed.answer(posed.problem.solution(without, 0))
     assert gone == ("block",)
-    assert limit.cost.at(without) == pytest.approx(widths["trunk"])
+    assert limit.cost.at(without) == pytest.approx((1.0 + 2.0) * widths["trunk"])
     assert posed.problem.lost(without) == pytest.approx(7.0 + 16 - widths["trunk"])
 
 
