@@ -1,7 +1,7 @@
 """`latprune predict --kernels`: the kernels that TensorRT for RTX makes of a network, compiled with no GPU."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,9 @@ def describe_kernels(
     target: KernelTarget,
     progress: "Progress",
     gone: Sequence["Block"] = (),
+    stay: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Compile the network at these widths, and tell what became of it, as plain JSON.
+    """Compile the network at these widths, and tell what became of it, as plain JSON; groups in `stay` are whole.
 
     Raises:
         LatpruneError: the network cannot be written in this precision, or not compiled.
@@ -80,7 +81,7 @@ def describe_kernels(
     from profiler.variants import prepare
 
     progress(Event("export the network", 0, 1))
-    variants = prepare(network)
+    variants = prepare(network, stay=stay)
     progress(Event("export the network", 1, 1))
     settings = FusionSettings(target.compute_capabilities, target.precision, streams=True)
     progress(Event("compile", 0, 1))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from profiler.blocks import Block
     from profiler.network import Network
     from pruner.plan import PrunePlan
+    from pruner.task import Task
 
 
 def read_plan(path: Path) -> "PrunePlan":
@@ -20,6 +21,26 @@ def read_plan(path: Path) -> "PrunePlan":
     from pruner.plan import PrunePlan
 
     return PrunePlan.read(path / "plan.json" if path.is_dir() else path)
+
+
+def analyze_planned(task: "Task", plan: "PrunePlan | None") -> tuple["Network", frozenset[str]]:
+    """Trace what a task deploys, as it was when a plan was made of it.
+
+    Returns:
+        The network, and the groups that the plan was told to keep whole: no module is run as a program for them.
+
+    Raises:
+        LatpruneError: the network does not run on the inputs, or has no layer that the plan kept whole.
+    """
+    from profiler.network import analyze
+    from pruner.narrow import asked_to_stay, out_of_place, without_programs_of
+
+    model = task.build()
+    network = analyze(task.deployed(model), task.inputs())
+    if plan is None:
+        return network, frozenset()
+    stay = asked_to_stay(model, network, plan.frozen) | out_of_place(model, network)
+    return without_programs_of(stay, network), stay
 
 
 def plan_widths(network: "Network", plan: "PrunePlan") -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,14 +25,13 @@ from pruner.commands.options import (
     MemoryOf,
     Selection,
     TaskSpec,
-    analyze_task,
     find_task,
 )
 from pruner.commands.output import complain, make_table, print_json, results
 from pruner.commands.parsing import OptionError
-from pruner.commands.planned import plan_blocks, plan_widths, read_plan
+from pruner.commands.planned import analyze_planned, plan_blocks, plan_widths, read_plan
 from pruner.commands.progress import working
-from pruner.show import format_ms, format_percent, memory_line
+from pruner.show import format_ms, format_percent, leftover_lines, memory_line
 
 if TYPE_CHECKING:
     from profiler.blocks import Block
@@ -86,14 +85,14 @@ def predict_command(
         else:
             selection = Selection(backend, device, compute_capability, precision, threads, fingerprint)
         rows = None if table is None else selection.open_timed(table)
-        network = analyze_task(find_task(task, input, batch))
+        network, stay = analyze_planned(find_task(task, input, batch), chosen)
         widths = network.widths if chosen is None else plan_widths(network, chosen)
         gone = [] if chosen is None else plan_blocks(network, chosen)
         report: dict[str, Any] = {}
         if target is not None:
-            report["kernels"] = describe_kernels(network, widths, target, progress, gone)
+            report["kernels"] = describe_kernels(network, widths, target, progress, gone, stay)
         if rows is not None:
-            report |= _predicted(network, widths, rows, progress, gone, compiled=not guess, check=check)
+            report |= _predicted(network, widths, rows, progress, gone, stay, compiled=not guess, check=check)
             left = _without(network, gone)
             report |= memory(left, widths, memory_of or rows.fingerprint.runtime)
     if json:
@@ -124,12 +123,15 @@ def _predicted(
     rows: LatencyTable,
     progress: "Progress",
     gone: Sequence["Block"],
+    stay: Collection[str],
     *,
     compiled: bool,
     check: bool,
 ) -> dict[str, Any]:
     """What the table says of the network, as plain JSON."""
-    found, forms, measured = predict_at(network, widths, rows, progress, gone=gone, compiled=compiled, check=check)
+    found, forms, measured = predict_at(
+        network, widths, rows, progress, gone=gone, stay=stay, compiled=compiled, check=check
+    )
     told = describe(_without(network, gone), widths, found, forms)
     return told | {"fingerprint": rows.fingerprint.to_json()} | measured
 
@@ -189,6 +191,7 @@ def predict_at(
     progress: "Progress",
     *,
     gone: Sequence["Block"] = (),
+    stay: Collection[str] = (),
     compiled: bool,
     check: bool,
 ) -> tuple[Prediction, Forms, dict[str, Any]]:
@@ -200,17 +203,20 @@ def predict_at(
         rows: the table.
         progress: told of each step.
         gone: blocks that are there no more.
+        stay: names of groups that were kept whole, for which no module is run as a program.
         compiled: have the table's runtime compile the network, where it is here, to know its kernels.
         check: measure the whole network on the table's own device.
 
     Returns:
-        The prediction, what the runtime makes of the units where it was compiled, and what was measured.
+        The prediction, what the runtime makes of the units where it was compiled, what was measured, and what blocks
+        that are gone left behind.
 
     Raises:
         TableError: it is to be measured, and this machine is not the table's device.
         BackendError: the runtime cannot measure it.
     """
     from profiler.forms import compile_forms, runs_here
+    from profiler.leftovers import standing
     from profiler.progress import Event
     from profiler.variants import prepare
     from profiler.worker_client import WorkerClient
@@ -223,13 +229,30 @@ def predict_at(
             if check:
                 _same_device(rows, worker.fingerprint())
             progress(Event("export the network", 0, 1))
-            variants = prepare(network)
+            variants = prepare(network, stay=stay)
             progress(Event("export the network", 1, 1))
             forms = compile_forms(variants, widths, worker, blocks=gone) if compiled else {}
         if check:
             measured = _measure_whole(variants, widths, gone, rows, progress)
-    lost = {name for block in gone for name in block.units}
-    found = predict(network.units, widths, rows, forms=forms, gone=lost, network=network.hash, allow_missing=True)
+    stood, before = standing(network, gone).priced(lambda unit: unit.family in rows)
+    forms = stood.forms(forms)
+    found = predict(
+        network.units,
+        widths,
+        rows,
+        forms=forms,
+        gone=stood.gone,
+        left=stood.left,
+        network=network.hash,
+        allow_missing=True,
+    )
+    if gone:
+        priced = [unit.name for unit in stood.left if unit.family in rows]
+        measured["left_by_blocks"] = {
+            "priced": priced,
+            "priced_as_before": list(before),
+            "missing": [unit.name for unit in stood.left if unit.name not in priced],
+        }
     return found, forms, measured
 
 
@@ -292,6 +315,8 @@ def _show(report: Mapping[str, Any], rows: LatencyTable, *, every: bool) -> None
     console.print(f"operations that cost nothing: {free or 'none'}")
     if report["cut"]:
         console.print(report["cut"])
+    for line in leftover_lines(report.get("left_by_blocks", {})):
+        console.print(line, markup=False, soft_wrap=True)
     if report["guessed"]:
         console.print(f"of {report['guessed']} units it is guessed which kernels the runtime makes of them")
     interval = f"{format_ms(report['low_ms'])} – {format_ms(report['high_ms'])}"
