@@ -112,6 +112,7 @@ def convert_run(
     feeds, compared_on = job.feeds(_at_best(source, batches), needed=precision == "int8")
     notes += job.notes
     converted = convert(source, precision, feeds, remainder=remainder)
+    notes += converted.notes
     progress(Event(STAGE, 1, 2, "compare"))
     compared: Sequence[Mapping[str, Array]] = feeds[:COMPARED]
     if batches is not None:

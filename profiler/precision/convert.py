@@ -89,11 +89,11 @@ def convert(
                 raise LatpruneError(
                     "int8 takes its scales from batches, and there are none. Give a task with train_batches()."
                 )
-            quantised = quantise(model, given)
+            quantised, notes = quantise(model, given)
             if remainder == "fp32":
-                return Converted(quantised, precision, "fp32")
+                return Converted(quantised, precision, "fp32", notes=notes)
             converted, kept = to_half(quantised, given)
-            return Converted(converted, precision, "fp16", kept)
+            return Converted(converted, precision, "fp16", kept, notes)
     raise AssertionError(precision)
 
 

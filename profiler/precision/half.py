@@ -3,7 +3,7 @@
 The converter itself clips silently. Here weights and the activations on batches are looked at first.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,21 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.Mode
         batches: where there are none, only weights are looked at.
 
     Returns:
-        The model, and the nodes that stay in fp32 because of a weight or an activation that does not fit.
+        The model, and the nodes that stay in fp32: because of a weight or an activation that does not fit, or because
+        the converter leaves their operation alone.
 
     Raises:
         BackendError: ONNX Runtime is not installed, or cannot run the model.
     """
     named = _named(_with_half_scales(model))
     kept = _too_large(named, largest_values(named, batches) if batches else {})
-    converted = _converter()(named, keep_io_types=True, node_block_list=[one.node for one in kept])
+    tool = _converter()
+    left = _left_alone(named, tool.DEFAULT_OP_BLOCK_LIST, {one.node for one in kept})
+    converted = tool.convert_float_to_float16(named, keep_io_types=True, node_block_list=[one.node for one in kept])
     _without_detours(converted, {node.name for node in named.graph.node})
     sort_nodes(converted.graph)  # the converter puts its casts last
     del converted.graph.value_info[:]  # and leaves some types as they were
-    return converted, kept
+    return converted, (*kept, *left)
 
 
 def _converter() -> Any:
@@ -51,7 +54,21 @@ def _converter() -> Any:
         from onnxruntime.transformers import float16
     except ImportError as error:
         raise BackendError(f"Converting to fp16 needs ONNX Runtime ({error}). Install it: {INSTALL}") from error
-    return float16.convert_float_to_float16
+    return float16
+
+
+def _left_alone(model: onnx.ModelProto, operations: Collection[str], kept: Set[str]) -> tuple[Kept, ...]:
+    """The nodes that compute floats and that the converter leaves in fp32 whatever their values."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    floats = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            floats.add(value.name)
+    return tuple(
+        Kept(node.name, f"ONNX Runtime's converter leaves {node.op_type} in fp32")
+        for node in graph.node
+        if node.op_type in operations and node.name not in kept and floats & {*node.input, *node.output}
+    )
 
 
 def _without_detours(model: onnx.ModelProto, own: Set[str]) -> None:

@@ -7,15 +7,18 @@ only its inputs: what it writes stays in floats until the next contraction reads
 import contextlib
 import logging
 import tempfile
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from lut.errors import BackendError
 from profiler.backends.inputs import name_feeds
 from profiler.backends.interface import Array, Feeds
-from profiler.backends.onnxruntime import INSTALL
+from profiler.backends.onnxruntime import ERRORS_ONLY, INSTALL
 
 QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 OPTIONS = {
@@ -24,6 +27,10 @@ OPTIONS = {
     "QuantizeBias": False,
     "OpTypesToExcludeOutputQuantization": list(QUANTISED),
 }
+MEANINGLESS = ("pre-processing before quantization",)
+"""The exporter has prepared the file already."""
+WARNINGS = 2
+"""ONNX Runtime's own default of what its code says."""
 
 
 class _Reader:
@@ -36,17 +43,21 @@ class _Reader:
         return next(self._left, None)
 
 
-def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> onnx.ModelProto:
+def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Quantise; inputs and outputs stay fp32.
 
     Args:
         model: left as it is.
         batches: the largest magnitude of each tensor over them is its scale.
 
+    Returns:
+        The model, and what the quantiser warns of: each warning once, with how often it came.
+
     Raises:
         BackendError: ONNX Runtime is not installed, or the batches are not the network's inputs.
     """
     try:
+        import onnxruntime as runtime
         import onnxruntime.quantization as tool
     except ImportError as error:
         raise BackendError(f"Quantising needs ONNX Runtime ({error}). Install it: {INSTALL}") from error
@@ -56,7 +67,7 @@ def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> onnx.ModelProt
     copy.CopyFrom(model)
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         out = Path(folder, "int8.onnx")
-        with _quiet():
+        with _heard(runtime) as warned:
             tool.quantize_static(
                 copy,
                 str(out),
@@ -68,16 +79,46 @@ def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> onnx.ModelProt
                 weight_type=tool.QuantType.QInt8,
                 extra_options=OPTIONS,
             )
-        return onnx.load(out)
+        return onnx.load(out), _counted(warned)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser tells everybody, by the root logger, to prepare files that were prepared by the exporter."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+def _heard(runtime: Any) -> Iterator[list[str]]:
+    """Collect what is warned of, so that nothing of it reaches the terminal as it is.
+
+    The quantiser tells everybody, by the root logger and by Python's warnings. What ONNX Runtime's own code says of the
+    graph that is run for the scales alone is left out: nobody deploys that one.
+    """
+    root, told = logging.getLogger(), list[str]()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = [_Collector(told)]
+    root.setLevel(logging.WARNING)
+    runtime.set_default_logger_severity(ERRORS_ONLY)
     try:
-        yield
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            yield told
+        told.extend(str(one.message) for one in found)
     finally:
+        runtime.set_default_logger_severity(WARNINGS)
+        root.handlers[:] = handlers
         root.setLevel(level)
+
+
+class _Collector(logging.Handler):
+    """Keeps messages."""
+
+    def __init__(self, told: list[str]) -> None:
+        super().__init__()
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told.append(record.getMessage())
+
+
+def _counted(warned: Sequence[str]) -> tuple[str, ...]:
+    """Each warning that means something once, with how often it came."""
+    counts = Counter(text for text in warned if not any(words in text for words in MEANINGLESS))
+    return tuple(
+        f"The quantiser warns{f' {count} times' if count > 1 else ''}: {text}" for text, count in counts.items()
+    )

@@ -1,12 +1,15 @@
 """An fp32 file in other precisions: how far the outputs are, and what stays in fp32."""
 
+import logging
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +18,7 @@ from profiler.backends.interface import Array
 from profiler.export import to_onnx
 from profiler.precision import convert, to_precision
 from profiler.precision.running import opened
-from tests.profiler.networks import INPUT_SHAPE, write_conv_net
+from tests.profiler.networks import INPUT_SHAPE, write_conv_net, write_model
 
 pytest.importorskip("onnxruntime")
 
@@ -143,3 +146,52 @@ def test_int8_without_batches_and_bf16_are_refused_with_what_to_do(model: onnx.M
         convert(model, "bf16")
     with pytest.raises(LatpruneError, match="fp32, fp16"):
         convert(model, "fp8")  # type: ignore[arg-type]
+
+
+def test_operations_that_the_converter_leaves_alone_are_named(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Max", ["x", "least"], ["a"], name="largest"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("CumSum", ["b", "axis"], ["y"], name="sums"),
+        helper.make_node("Min", ["n", "n"], ["m"], name="of whole numbers"),
+    ]
+    given = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("n", TensorProto.INT64, [1]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("m", TensorProto.INT64, [1]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.zeros(4, np.float32), "least"),
+        numpy_helper.from_array(np.array(1, np.int64), "axis"),
+    ]
+    found = convert(onnx.load(write_model(tmp_path / "net.onnx", nodes, given, outputs, constants)), "fp16")
+    assert [kept.node for kept in found.kept] == ["largest", "sums"]
+    assert "leaves Max in fp32" in found.kept[0].because
+
+
+def test_what_the_quantiser_warns_of_is_counted_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    model: onnx.ModelProto,
+    batches: list[list[Array]],
+) -> None:
+    import onnxruntime.quantization as tool
+
+    given = tool.quantize_static
+
+    def noisy(*args: Any, **options: Any) -> None:
+        logging.warning("Please consider to run pre-processing before quantization.")
+        for _ in range(2):
+            logging.warning("a scale is odd")
+        warnings.warn("a value is odd", RuntimeWarning, stacklevel=1)
+        given(*args, **options)
+
+    monkeypatch.setattr(tool, "quantize_static", noisy)
+    level, handlers = logging.getLogger().level, list(logging.getLogger().handlers)
+    found = convert(model, "int8", batches)
+    assert found.notes == ("The quantiser warns 2 times: a scale is odd", "The quantiser warns: a value is odd")
+    assert capfd.readouterr().err == ""
+    assert (logging.getLogger().level, logging.getLogger().handlers) == (level, handlers)
