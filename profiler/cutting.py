@@ -30,7 +30,8 @@ NORMS = frozenset(
 )
 LAYER_NORMS = frozenset({"native_layer_norm", "_fused_rms_norm"})
 SOFTMAX = frozenset({"_softmax", "softmax"})
-ATTENTION = "scaled_dot_product_attention"
+ATTENTION = "scaled_dot_product"
+"""Stands in the names of PyTorch's own attention, in whatever form a device has it."""
 MOVES = frozenset(
     "cat stack split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unsafe_chunk unbind select slice "
     "narrow permute transpose movedim swapaxes flip roll channel_shuffle native_channel_shuffle constant_pad_nd "
@@ -127,7 +128,7 @@ class Cutter:
             self.readers[self.root(index)].add(-1)
 
     def _see_through(self, step: Step) -> None:
-        """Note of what a view is a view, and whether it shows other elements, or in another order."""
+        """Note of what a view is one, and whether it shows other elements, or in another order."""
         inputs = [index for index in step.inputs if self.trace.values[index].from_input]
         for output in step.outputs if inputs else ():
             if output is not None:
@@ -167,7 +168,7 @@ class Cutter:
             self._start(kind, number)
 
     def _kind(self, step: Step) -> Kind:
-        if step.name == ATTENTION:
+        if ATTENTION in step.name:
             return "product"
         if step.name in CONTRACTIONS:
             computed = all(self.trace.values[index].from_input for index in step.inputs[-2:])
@@ -240,21 +241,32 @@ class Cutter:
         return draft.kind != "between"
 
     def _merge(self, number: int, step: Step) -> None:
-        """Join what stands between contractions: the units before a step that make something for it alone."""
+        """Join what stands between contractions: the units before a step that make something for it alone.
+
+        A product takes the move behind it, which puts heads together again. A single element's function joins the
+        latest alone.
+        """
         normed = step.name in LAYER_NORMS
         hosts: list[Draft] = []
         for value, draft in self._tails(step):
-            is_open = draft.kind == "between" or self._has(draft, LAYER_NORMS)
-            if not is_open or (is_follower(step) and not self._keeps(step, value)):
+            if not self._is_open(draft, step) or (is_follower(step) and not self._keeps(step, value)):
                 continue
             if self._is_alone(value) or (normed and not self._has(draft, LAYER_NORMS)):
                 hosts.append(draft)
-        if not normed and len(hosts) > 1 and any(self._has(draft, LAYER_NORMS) for draft in hosts):
-            hosts = [max(hosts, key=lambda draft: draft.place)]
-        if len(hosts) == 1 and not (normed and not self._has(hosts[0], LAYER_NORMS)):
+        plain = [draft for draft in hosts if draft.kind == "between" and not self._has(draft, LAYER_NORMS)]
+        if len(hosts) > 1 and len(plain) < len(hosts):
+            hosts = plain
+        if is_follower(step):
+            hosts = sorted(hosts, key=lambda draft: draft.place)[-1:]
+        if len(hosts) == 1 and not (normed and plain):
             self._append(hosts[0], number)
             return
         self._take(self._start("between", number), hosts)
+
+    def _is_open(self, draft: Draft, step: Step) -> bool:
+        if draft.kind == "product" and step.name in MOVES:
+            return True
+        return draft.kind == "between" or self._has(draft, LAYER_NORMS)
 
     def _has(self, draft: Draft, names: Collection[str]) -> bool:
         return any(self.trace.steps[number].name in names for number in draft.steps)
