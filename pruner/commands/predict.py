@@ -94,7 +94,7 @@ def predict_command(
         if rows is not None:
             report |= _predicted(network, widths, rows, progress, gone, stay, compiled=not guess, check=check)
             left = _without(network, gone)
-            report |= memory(left, widths, memory_of or rows.fingerprint.runtime)
+            report |= memory(left, widths, memory_of or rows.fingerprint.runtime, table_precision(rows))
     if json:
         print_json(report)
     else:
@@ -175,13 +175,23 @@ def describe(
     }
 
 
-def memory(network: "Network", widths: Mapping[str, int], runtime: str) -> dict[str, Any]:
-    """The network's memory as a runtime lays it out, as plain JSON.
+def memory(network: "Network", widths: Mapping[str, int], runtime: str, precision: str) -> dict[str, Any]:
+    """The network's memory as a runtime lays it out in a precision, as plain JSON.
 
     Raises:
         BackendError: there is no such runtime.
     """
-    return network.memory(widths, runtime=runtime).to_json() | {"memory_of": runtime}
+    found = network.liveness(runtime, precision).at(widths).to_json()
+    return found | {"memory_of": runtime, "memory_precision": precision}
+
+
+def table_precision(rows: LatencyTable) -> str:
+    """The precision that a table is of: asked for, told by its fingerprint, or that of all its families."""
+    told = rows.precision or dict(rows.fingerprint.settings).get("precision")
+    if told is not None:
+        return str(told)
+    found = {family.precision for family in rows.families}
+    return found.pop() if len(found) == 1 else "fp32"
 
 
 def predict_at(
