@@ -108,7 +108,8 @@ class Effort:
         tune_epochs: of fine-tuning after pruning.
         score_images: of these, by which channels are scored.
         batch: of training.
-        peak: highest learning rate in the training of the unpruned network; fine-tuning has the trainer's own.
+        peak: highest learning rate in the training of the unpruned network.
+        tune_peak: the same in fine-tuning, or None for the trainer's own.
         test_images: by which networks are judged.
     """
 
@@ -117,11 +118,12 @@ class Effort:
     score_images: int = 2048
     batch: int = 64
     peak: float = 4e-3
+    tune_peak: float | None = None
     test_images: int = 10_000
 
 
 USUAL = Effort()
-LITE = Effort(images=3000, score_images=512, batch=32, test_images=960)
+LITE = Effort(images=3000, score_images=512, batch=32, tune_peak=1e-4, test_images=960)
 TRIAL = Effort(images=512, score_images=128, test_images=450)
 """For a trial of the sweep itself."""
 

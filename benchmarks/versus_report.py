@@ -37,10 +37,9 @@ BEST_AIM = 1.1
 
 INTRODUCTION = f"""\
 Each method prunes a network to 75, 50 and 30 % of its measured latency, one picture at a time, one thread. What is left
-gets its norms measured anew and is fine-tuned with `pruner.training.finetune` (AdamW, highest learning rate
-{LEARNING_RATE:g}) on the same pictures for all methods, and is exported. Its latency is that of the exported file in a
-fresh process, by turns with the unpruned network's, as a ratio to it. It is judged by pictures by which nothing is
-chosen.
+gets its norms measured anew and is fine-tuned with `pruner.training.finetune` (AdamW) on the same pictures for all
+methods, and is exported. Its latency is that of the exported file in a fresh process, by turns with the unpruned
+network's, as a ratio to it. It is judged by pictures by which nothing is chosen.
 
 Channels are scored once, by the first of the training pictures, and all methods but Torch-Pruning's
 have these scores. Methods that count something else than latency get what they want most: how strongly they prune is
@@ -57,7 +56,8 @@ def _epochs(count: int) -> str:
 
 def _effort(effort: Effort) -> str:
     return (
-        f"fine-tuning is {_epochs(effort.tune_epochs)} in batches of {effort.batch}, and the first "
+        f"fine-tuning is {_epochs(effort.tune_epochs)} in batches of {effort.batch} with a highest learning rate of "
+        f"{effort.tune_peak or LEARNING_RATE:g}, and the first "
         f"{effort.score_images:,} score channels"
     )
 

@@ -95,7 +95,7 @@ class Course:
         """
         reestimate_norms(model, self.task(lambda: model), seed=self.seed)
         before = self.judge(model, BEFORE_IMAGES)["top1"]
-        return before, self.train(model, self.subject.effort.tune_epochs)
+        return before, self.train(model, self.subject.effort.tune_epochs, peak=self.subject.effort.tune_peak)
 
     def train_anew(self, model: nn.Module) -> float:
         """Train a network of a pruned one's shape from random weights, as long as both trainings together.
