@@ -3,9 +3,11 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from profiler.fusion import Kernel, Operation, fuse
+from profiler.kernel_order import branch_order, finished, run_order
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def network_lifetimes(
 
 
 class _Schedule:
-    """The kernels in order of their running: each right before it is needed, from the last output back.
+    """The kernels in order of their running: output by output, of what one of them needs the deepest first.
 
     Kernels run at even times; at the odd ones before them tensors are copied out of those that they are parts of, or
     into them. Concatenations of what kernels make need no kernel: they are written in place.
@@ -94,6 +96,7 @@ class _Schedule:
             for value in dict.fromkeys(operation.inputs):
                 self.readers[value].append(number)
         self.homes: dict[int, int] = {}
+        self.written: dict[int, list[int]] = {}
         self.moved: set[int] = set()
         self.needless = {kernel for kernel in kernels if self.is_only(kernel, "split")}
         for kernel in kernels:
@@ -102,19 +105,27 @@ class _Schedule:
         self.time = {kernel: 2 * number + 2 for number, kernel in enumerate(self.in_order(kernels))}
 
     def is_only(self, kernel: Kernel, kind: str) -> bool:
-        return [self.operations[number].kind for number in kernel.operations] == [kind]
+        return {self.operations[number].kind for number in kernel.operations} == {kind}
+
+    def parts(self, kernel: Kernel, value: int) -> list[int]:
+        """What a concatenation, or one of concatenations, consists of, in order."""
+        if self.maker.get(value) is not kernel:
+            return [value]
+        (join,) = (o for o in (self.operations[number] for number in kernel.operations) if value in o.outputs)
+        return [part for given in join.inputs for part in self.parts(kernel, given)]
 
     def place_parts(self, kernel: Kernel) -> None:
         """Let what goes into a concatenation be written straight there, unless it was generated or leaves.
 
         A sum is written where its operand of the same shape lies; where that is elsewhere, the sum is copied.
         """
-        join = self.operations[kernel.operations[0]]
-        home = join.outputs[0]
-        if home in self.leaving or any(v not in self.maker or self.maker[v].generated for v in join.inputs):
+        home = kernel.tail
+        parts = self.parts(kernel, home)
+        if home in self.leaving or any(v not in self.maker or self.maker[v].generated for v in parts):
             return
         self.needless.add(kernel)
-        for value in sorted(set(join.inputs) - self.homes.keys()):
+        self.written[home] = [value for value in dict.fromkeys(parts) if value not in self.homes]
+        for value in self.written[home]:
             self.homes[value] = home
             added = {v for n in self.maker[value].operations[1:] for v in self.operations[n].inputs}
             outside = {v for v in added if v in self.maker and self.maker[v] is not self.maker[value]}
@@ -122,20 +133,22 @@ class _Schedule:
                 self.moved.add(value)
 
     def in_order(self, kernels: Sequence[Kernel]) -> Iterator[Kernel]:
-        done: set[Kernel] = set()
+        places = branch_order(self.operations)
         ends = [kernel for kernel in kernels if any(v in self.leaving for v in self.made(kernel))]
-        waiting = [*reversed(kernels), *ends]
-        while waiting:
-            kernel = waiting[-1]
-            before = [maker for maker in self.makers(kernel) if maker not in done]
-            if before:
-                waiting.extend(reversed(before))
-                continue
-            waiting.pop()
-            if kernel not in done:
-                done.add(kernel)
-                if kernel not in self.needless:
-                    yield kernel
+        ends.sort(key=lambda kernel: max(places[number] for number in kernel.operations))
+        operands = {kernel: self.makers(kernel) for kernel in kernels}
+        for parts in self.written.values():
+            self.write_in_turn(parts, operands)
+        unread = [kernel for kernel in reversed(kernels) if kernel not in ends]
+        order = run_order([*ends, *unread], operands, self.needless)
+        return (kernel for kernel in order if kernel not in self.needless)
+
+    def write_in_turn(self, parts: Sequence[int], operands: dict[Kernel, list[Kernel]]) -> None:
+        """Let a concatenation be written from its last part to its first, unless a later one needs an earlier."""
+        writers = list(dict.fromkeys(self.maker[value] for value in parts))
+        for one, later in pairwise(writers):
+            if one not in finished([later], operands):
+                operands[one] = [*operands[one], later]
 
     def made(self, kernel: Kernel) -> list[int]:
         return [value for number in kernel.operations for value in self.operations[number].outputs]

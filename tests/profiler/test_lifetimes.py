@@ -110,7 +110,7 @@ def test_parts_are_copied_out_right_before_they_are_read() -> None:
         operation("contraction", (3,), 5),
         operation("contraction", (4, 5), 6),
     ]
-    assert spans(parted, leaving=[6]) == {1: (2, 5), 2: (3, 4), 3: (5, 6), 4: (4, 8), 5: (6, 8)}
+    assert spans(parted, leaving=[6]) == {1: (2, 5), 2: (5, 6), 3: (3, 4), 4: (6, 8), 5: (4, 8)}
 
 
 def test_what_is_not_needed_yet_runs_later() -> None:
@@ -120,7 +120,7 @@ def test_what_is_not_needed_yet_runs_later() -> None:
         operation("library", (2,), 3),
         operation("library", (1,), 4),
     ]
-    assert spans(late, leaving=[3, 4]) == {1: (2, 4), 2: (6, 8)}
+    assert spans(late, leaving=[3, 4]) == {2: (2, 4), 1: (6, 8)}
 
 
 def test_inputs_and_outputs_in_another_layout_are_copied() -> None:
