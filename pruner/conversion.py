@@ -15,8 +15,8 @@ from profiler.backends.inputs import random_inputs
 from profiler.backends.interface import Array
 from profiler.export import largest_difference
 from profiler.free_batch import at_batch, free_inputs
-from profiler.precision import Converted, Precision, Remainder, convert, remainder_for
-from profiler.precision.linear import NO_FP32_PRODUCT, linear_as_convolution
+from profiler.precision import Converted, Fitted, Precision, Remainder, convert_for, remainder_for
+from profiler.precision.linear import NO_FP32_PRODUCT
 from profiler.precision.running import opened
 from profiler.progress import Event, Progress, silent
 from pruner.calibration import calibration_feeds, file_inputs
@@ -87,31 +87,22 @@ def convert_run(
     """
     lacking = [one for one in compute_capabilities if one in NO_FP32_PRODUCT]
     notes: list[str] = []
-    rewritten: tuple[str, ...] = ()
     if remainder is None:
         remainder = remainder_for(precision, compute_capabilities)
         if remainder == "fp16":
             notes.append(f"What is not quantised runs in fp16: {lacking[0]} has no fp32 matrix product.")
-    if lacking and precision == "fp32":
-        source, rewritten, left = linear_as_convolution(source)
-        if left:
-            raise LatpruneError(
-                f"Compute capability {', '.join(lacking)} has no fp32 matrix product, and {left[0].node} "
-                f"{left[0].because} ({len(left)} such nodes), which no convolution can replace. "
-                "Export in fp16: --precision fp16, or build for 8.0 or later."
-            )
-        if rewritten:
-            notes.append(
-                f"{len(rewritten)} linear layers became 1×1 convolutions: compute capability {', '.join(lacking)} has "
-                "no fp32 matrix product."
-            )
-    if precision == "fp32" and not rewritten:
-        return Conversion(convert(source, "fp32"), notes=tuple(notes))
-    progress(Event(STAGE, 0, 2, f"to {precision}"))
     job = _Judge(run, task)
+    if precision == "fp32":
+        fitted = _built_there(convert_for(source, "fp32", (), compute_capabilities), lacking, notes)
+        if not fitted.rewritten:
+            return Conversion(fitted.converted, notes=tuple(notes))
+    progress(Event(STAGE, 0, 2, f"to {precision}"))
     feeds, compared_on = job.feeds(_at_best(source, batches), needed=precision == "int8")
     notes += job.notes
-    converted = convert(source, precision, feeds, remainder=remainder)
+    if precision != "fp32":
+        fitted = convert_for(source, precision, feeds, compute_capabilities, remainder)
+        fitted = _built_there(fitted, lacking, notes)
+    converted = fitted.converted
     notes += converted.notes
     progress(Event(STAGE, 1, 2, "compare"))
     compared: Sequence[Mapping[str, Array]] = feeds[:COMPARED]
@@ -126,7 +117,39 @@ def convert_run(
     else:
         notes.append("Accuracy was not measured: --no-accuracy.")
     progress(Event(STAGE, 2, 2))
-    return Conversion(converted, rewritten, difference, compared_on, before, after, tuple(notes))
+    return Conversion(converted, fitted.rewritten, difference, compared_on, before, after, tuple(notes))
+
+
+def _built_there(fitted: Fitted, lacking: Sequence[str], notes: list[str]) -> Fitted:
+    """The same; notes what was rewritten.
+
+    Raises:
+        LatpruneError: a product is left that a device among those named does not have.
+    """
+    devices = ", ".join(lacking)
+    if fitted.left:
+        first, precision = fitted.left[0], fitted.converted.precision
+        kept = {one.node: one.because for one in fitted.converted.kept}
+        if precision == "fp32":
+            advice = "Export in fp16: --precision fp16, or build for 8.0 or later."
+        elif fitted.converted.remainder == "fp32":
+            advice = "Let fp16 run what is not quantised: --remainder fp16, or build for 8.0 or later."
+        else:
+            why = f" ({kept[first.node]})" if first.node in kept else ""
+            advice = (
+                f"It stays in fp32 in this {precision} file{why}. Build for 8.0 or later, or keep its values small."
+            )
+        raise LatpruneError(
+            f"Compute capability {devices} has no fp32 matrix product, and {first.node} {first.because} "
+            f"({len(fitted.left)} such nodes), which no convolution can replace. {advice}"
+        )
+    if fitted.rewritten:
+        stay = "" if fitted.converted.precision == "fp32" else ", which stay in fp32,"
+        notes.append(
+            f"{len(fitted.rewritten)} linear layers{stay} became 1×1 convolutions: compute capability {devices} has no "
+            "fp32 matrix product."
+        )
+    return fitted
 
 
 def run_task(run: Path, task: Task | None = None) -> Task:

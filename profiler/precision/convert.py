@@ -1,6 +1,6 @@
 """From an fp32 ONNX model to one in another precision, with what had to stay and why."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -9,7 +9,6 @@ from lut.errors import LatpruneError
 from profiler.backends.interface import Feeds
 from profiler.precision.half import to_half
 from profiler.precision.kept import Kept
-from profiler.precision.linear import NO_FP32_PRODUCT, linear_as_convolution
 from profiler.precision.offered import Precision, Remainder, refuse_precision
 from profiler.precision.quantise import quantise
 
@@ -38,26 +37,6 @@ def to_precision(
 ) -> onnx.ModelProto:
     """Convert a model; `convert` tells more of what came of it."""
     return convert(model, precision, batches, remainder=remainder).model
-
-
-def remainder_for(precision: Precision, compute_capabilities: Collection[str]) -> Remainder:
-    """What runs where an int8 network is not quantised, unless something else is asked for."""
-    return "fp16" if precision == "int8" and NO_FP32_PRODUCT & set(compute_capabilities) else "fp32"
-
-
-def to_device(
-    model: onnx.ModelProto, precision: Precision, batches: Iterable[Feeds], compute_capabilities: Collection[str]
-) -> onnx.ModelProto:
-    """Convert a model as it is deployed on these devices: without fp32 matrix products where there are none.
-
-    Those of two computed tensors stay, and fail to build there.
-
-    Raises:
-        LatpruneError: as `convert`.
-    """
-    if precision == "fp32" and NO_FP32_PRODUCT & set(compute_capabilities):
-        model, _, _ = linear_as_convolution(model)
-    return to_precision(model, precision, batches, remainder=remainder_for(precision, compute_capabilities))
 
 
 def convert(

@@ -11,7 +11,7 @@ A convolution sums over channels and leaves positions alone, so what is contract
 The sums are the same ones; what is added or multiplied besides (alpha, beta, C of a Gemm) is folded in or stays apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,6 +24,9 @@ from profiler.backends.interface import Array
 
 NO_FP32_PRODUCT = frozenset({"7.5"})
 """Compute capabilities for which TensorRT for RTX compiles no fp32 matrix product (Turing)."""
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Operations that multiply their state by weights, step after step."""
+PRODUCTS = frozenset({"Gemm", "MatMul"}) | RECURRENT
 FREE = -1
 """Stands for the one dimension of a shape that is not fixed."""
 
@@ -42,11 +45,14 @@ class _StaysError(Exception):
     """A product has no convolution of the same sums; the message says why."""
 
 
-def linear_as_convolution(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[Left, ...]]:
+def linear_as_convolution(
+    model: onnx.ModelProto, only: Collection[str] | None = None
+) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[Left, ...]]:
     """Rewrite every Gemm and MatMul of a computed tensor with constant weights, which computes the same sums.
 
     Args:
         model: left as it is; of no shape more than one dimension free.
+        only: names of the nodes that are meant; None for all.
 
     Returns:
         The model, the names of the nodes that were rewritten, and those that have to stay as they are.
@@ -58,13 +64,13 @@ def linear_as_convolution(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tupl
     shapes = _shapes(copy)
     rewritten, left, nodes = [], [], []
     for number, node in enumerate(graph.node):
-        if node.op_type not in ("Gemm", "MatMul"):
+        name = node.name or f"{node.op_type}_{number}"
+        if node.op_type not in PRODUCTS or (only is not None and name not in only):
             nodes.append(node)
             continue
-        name = node.name or f"{node.op_type}_{number}"
         writer = _Writer(name, arrays, shapes)
         try:
-            (writer.gemm if node.op_type == "Gemm" else writer.matmul)(node)
+            writer.write(node)
         except _StaysError as why:
             left.append(Left(name, str(why)))
             nodes.append(node)
@@ -87,6 +93,16 @@ class _Writer:
         self._name, self._arrays, self._shapes = name, arrays, dict(shapes)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+
+    def write(self, node: onnx.NodeProto) -> None:
+        """Write any product.
+
+        Raises:
+            _StaysError: it cannot be.
+        """
+        if node.op_type in RECURRENT:
+            raise _StaysError(f"is a recurrent layer ({node.op_type}), which multiplies its state in a loop")
+        (self.gemm if node.op_type == "Gemm" else self.matmul)(node)
 
     def matmul(self, node: onnx.NodeProto) -> None:
         """Write a MatMul.

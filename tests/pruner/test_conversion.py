@@ -187,6 +187,25 @@ def test_two_computed_tensors_multiplied_in_fp32_are_refused_for_turing_by_name(
         convert_run(run, model, "fp32", compute_capabilities=("7.5",))
 
 
+def test_a_recurrent_layer_in_fp32_is_refused_for_turing_by_name(run: Path) -> None:
+    model = to_onnx(nn.GRU(4, 8), (torch.randn(5, 1, 4),))
+    (name,) = (node.name for node in model.graph.node if node.op_type == "GRU")
+    with pytest.raises(LatpruneError, match=rf"7\.5.*{name} is a recurrent layer \(GRU\).*--precision fp16"):
+        convert_run(run, model, "fp32", compute_capabilities=("7.5",))
+
+
+class LargeAttention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax((300 * x) @ (300 * x).transpose(1, 2), -1) @ x
+
+
+def test_a_product_that_fp16_cannot_hold_is_refused_for_turing_with_what_it_reaches(run: Path) -> None:
+    model = to_onnx(LargeAttention(), (torch.randn(1, 4, 8),))
+    with pytest.raises(LatpruneError, match=r"7\.5.*node_matmul.*stays in fp32 in this fp16 file.*reaches.*8\.0"):
+        convert_run(run, model, "fp16", compute_capabilities=("7.5",), accuracy=False)
+    assert convert_run(run, model, "fp16", compute_capabilities=("8.6",), accuracy=False).converted.kept
+
+
 @RTX
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_engines_of_a_run_are_built_in_each_precision_with_all_that_they_need_beside(run: Path, precision: str) -> None:
@@ -212,7 +231,9 @@ def test_onnx_runtime_gets_an_int8_file(run: Path) -> None:
 
 def test_a_conversion_that_is_not_finite_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blind = partial(convert, batches=())
-    monkeypatch.setattr("pruner.conversion.convert", lambda model, precision, *_, **__: blind(model, precision))
+    monkeypatch.setattr(
+        "profiler.precision.devices.convert", lambda model, precision, *_, **__: blind(model, precision)
+    )
     large = source(run)
     node = next(node for node in large.graph.node if node.op_type == "Conv")
     large.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(6e4), "large"))
