@@ -181,12 +181,15 @@ def fastest(points: Curve, accuracy: float) -> float | None:
 def speedup_at(ours: Curve, peer: Curve, ratio: float, accuracy: float) -> float:
     """How many times longer a peer takes to be as accurate as one of our networks.
 
-    Infinite where it never is. Where even its fastest network is more accurate, both are compared at the accuracy of
-    that one instead; 0 where ours never gets there.
+    Of either method what is fastest at that accuracy counts: where a narrower network of ours is more accurate, by
+    chance, than the one that is asked about, that one is what a user would take. Infinite where the peer never is.
+    Where even its fastest network is more accurate, both are compared at the accuracy of that one instead; 0 where ours
+    never gets there.
     """
     found = fastest(peer, accuracy)
     if found is not None:
-        return found / ratio
+        mine = ours[0][0] if ours[0][1] > accuracy else fastest(ours, accuracy)
+        return found / min(ratio, mine or ratio)
     if max((reached for _, reached in peer), default=-math.inf) < accuracy:
         return math.inf
     least, reached = peer[0]

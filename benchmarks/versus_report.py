@@ -88,12 +88,12 @@ nothing is extrapolated. Median (range).
 """
 
 VERDICT_INTRODUCTION = """\
-At the accuracy of each of our networks (of the peer's fastest one, where even that is more accurate): a win where the
-peer takes longer with every seed, or never gets there; a loss where ours does; even where seeds disagree. The standard
-error of one accuracy is about 0.3 points on 10,000 pictures, and more than 1.5 on squares of few photographs.
-Of a loss it is told how much Fisher importance ours and
-the peer gave up: where ours gave up less, the scores misjudged these channels; where both gave up next to nothing,
-the network is so wide for the task that accuracies differ by chance.
+At the accuracy of each of our networks (of the peer's fastest one, where even that is more accurate), both methods'
+curves read where they first reach it: a win where the peer takes longer with every seed, or never gets there; a loss
+where ours does; even where seeds disagree. The standard error of one accuracy is about 0.3 points on 10,000 pictures,
+and more than 1.5 on squares of few photographs. Of a loss it is told how much Fisher importance ours and the peer gave
+up: where ours gave up less, the scores misjudged these channels; where both gave up next to nothing, the network is so
+wide for the task that accuracies differ by chance.
 """
 
 EXCHANGE_INTRODUCTION = """\

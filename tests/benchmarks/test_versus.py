@@ -225,6 +225,8 @@ def test_a_peer_that_never_gets_there_is_slower_and_one_that_starts_above_is_met
     assert speedup_at(ours, peer, 0.4, 0.95) == math.inf
     assert speedup_at(ours, peer, 0.4, 0.7) == pytest.approx(0.5 / (0.4 + 0.4 * 10 / 15))
     assert speedup_at([(0.4, 0.7)], peer, 0.4, 0.7) == 0.0
+    assert speedup_at([(0.4, 0.86), (0.8, 0.85)], peer, 0.8, 0.85) == pytest.approx(0.75 / 0.4)
+    assert speedup_at([(0.4, 0.8), (0.6, 0.9), (0.8, 0.85)], peer, 0.8, 0.85) == pytest.approx(0.75 / 0.5)
 
 
 def test_what_a_plan_gives_up_is_told_by_the_scores_that_all_share(tmp_path: Path) -> None:
