@@ -85,24 +85,42 @@ class MemoryRules:
 
     Attributes:
         packed: every tensor has a fixed address, and the gaps between them count (`lut.packing`).
-        align_bytes: what each tensor is rounded up to.
-        workspace_bytes: scratch memory that the runtime holds beside the tensors.
+        align_bytes, granule_bytes: what each tensor, and what their sum is rounded up to.
+        workspace_bytes: scratch memory, beside the tensors or, where it is known when it is used, among them.
         weights_share, activations_share: what it holds of the weights' and the tensors' own sizes: half of an fp32
             network's where it is compiled in fp16.
     """
 
     packed: bool = False
     align_bytes: int = 1
+    granule_bytes: int = 1
     workspace_bytes: int = 0
     weights_share: float = 1.0
     activations_share: float = 1.0
 
-    def peak_bytes(self, sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
-        """What tensors need that live from their first to their last step, both inclusive."""
+    def peak_bytes(self, sizes: Sequence[int], spans: Sequence[tuple[int, int]], scratch: Sequence[int] = ()) -> int:
+        """What tensors need, beyond the workspace, that live from their first to their last step, both inclusive.
+
+        Args:
+            sizes: in bytes, before rounding.
+            spans: one for each.
+            scratch: steps that use the workspace. If tensors have addresses it lies among them, and they share its
+                place at all other steps; if none is given it stands throughout.
+        """
         if self.activations_share != 1.0:
             sizes = [ceil(size * self.activations_share) for size in sizes]
-        rounded = [-(-size // self.align_bytes) * self.align_bytes for size in sizes]
-        return packed_bytes(rounded, spans) if self.packed else live_peak(rounded, spans)
+        rounded = [_round_up(size, self.align_bytes) for size in sizes]
+        if not self.packed:
+            return _round_up(live_peak(rounded, spans), self.granule_bytes)
+        if not scratch or not self.workspace_bytes:
+            return _round_up(packed_bytes(rounded, spans), self.granule_bytes)
+        used = [(step, step) for step in scratch]
+        needed = packed_bytes([*rounded, *[self.workspace_bytes] * len(used)], [*spans, *used])
+        return _round_up(needed, self.granule_bytes) - self.workspace_bytes
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,7 @@ class Liveness:
         steps: how many units run, one after another.
         borders: the network's inputs and outputs (counted in the traffic only).
         rules: how the runtime lays the activations out.
+        scratch: the steps that use the workspace; where they are not known, all.
     """
 
     weights: tuple[TensorBytes, ...]
@@ -122,6 +141,7 @@ class Liveness:
     steps: int
     borders: tuple[TensorBytes, ...] = ()
     rules: MemoryRules = MemoryRules()
+    scratch: tuple[int, ...] = ()
 
     def at(self, widths: Mapping[str, int], workspace_bytes: int = 0) -> Memory:
         """The memory at the groups' widths, with any workspace beyond the rules' own."""
@@ -136,12 +156,16 @@ class Liveness:
         return [
             Memory(
                 ceil(weights[number] * self.rules.weights_share),
-                self.rules.peak_bytes(sizes, self.spans),
+                self.rules.peak_bytes(sizes, self.spans, self.scratch),
                 workspace,
                 int(traffic[number]),
             )
             for number, sizes in enumerate(activations.tolist())
         ]
+
+    def workspace_at(self, step: int) -> int:
+        """The workspace that stands at a step."""
+        return self.rules.workspace_bytes if not (self.rules.packed and self.scratch) or step in self.scratch else 0
 
     def io_bytes(self, widths: Mapping[str, int]) -> int:
         """The network's inputs and outputs, which are the caller's memory."""

@@ -28,19 +28,24 @@ def live_peak(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
 
 
 def best_fit(sizes: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
-    """Bytes needed when each tensor in order of birth takes the narrowest gap that is large enough; spans as above."""
+    """Bytes needed when each tensor in order of birth takes the narrowest gap that is large enough; spans as above.
+
+    What lies free above the tensors, up to the most that was needed so far, is such a gap; if it is too narrow, as all
+    are, memory grows by what it lacks.
+    """
     live: list[tuple[int, int, int]] = []
     peak = 0
     for number in sorted(range(len(sizes)), key=lambda number: spans[number][0]):
         first, last = spans[number]
         live = [block for block in live if block[2] >= first]
         size, end, place, narrowest = sizes[number], 0, -1, 0
-        for start, stop, _ in live:
+        top = live[-1][1] if live else 0
+        for start, stop, _ in (*live, (peak, peak, last)):
             gap = start - end
             if gap >= size and (place < 0 or gap < narrowest):
                 place, narrowest = end, gap
             end = stop
-        place = end if place < 0 else place
+        place = top if place < 0 else place
         insort(live, (place, place + size, last))
         peak = max(peak, place + size)
     return peak

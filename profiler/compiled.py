@@ -12,10 +12,11 @@ from profiler.rules import is_elementwise
 from profiler.trace import Step, Trace
 from profiler.units import CONTRACTIONS, NORMS, free_because
 
-LIBRARY = frozenset(
-    "max_pool2d_with_indices max_pool2d avg_pool2d max_pool3d_with_indices avg_pool3d upsample_nearest2d "
-    "upsample_bilinear2d _adaptive_avg_pool2d adaptive_max_pool2d".split()
+POOLS = frozenset(
+    "max_pool2d_with_indices max_pool2d avg_pool2d max_pool3d_with_indices avg_pool3d _adaptive_avg_pool2d "
+    "adaptive_max_pool2d".split()
 )
+RESIZES = frozenset("upsample_nearest2d upsample_bilinear2d".split())
 SPLITS = frozenset("split split_with_sizes chunk unbind".split())
 GENERATED_POINTWISE = frozenset("_prelu_kernel prelu".split())
 """Element by element, but written as kernels of their own."""
@@ -34,11 +35,12 @@ def compiled_liveness(structure: Structure, rules: MemoryRules, *, folded: bool 
     leaving = {lowered.root(index) for index in trace.outputs}
     shapes = {number: value.shape for number, value in enumerate(trace.values)}
     found = network_lifetimes(lowered.operations, shapes, trace.inputs, leaving)
-    activations = tuple(activation_bytes(structure, life.value, life.first, life.last) for life in found)
-    steps = max((life.last for life in found), default=0) + 1
-    if not any(operation.kind == "contraction" for operation in lowered.operations):
+    activations = tuple(activation_bytes(structure, life.value, life.first, life.last) for life in found.tensors)
+    steps = max([life.last for life in found.tensors] + [*found.contractions, 0]) + 1
+    if not found.contractions:
         rules = replace(rules, workspace_bytes=0)
-    return Liveness(weights_bytes(structure), activations, steps, border_bytes(structure, leaving), rules)
+    borders = border_bytes(structure, leaving)
+    return Liveness(weights_bytes(structure), activations, steps, borders, rules, found.contractions)
 
 
 class _Lowered:
@@ -73,7 +75,9 @@ def _kind(step: Step) -> Kind:
     name = step.name
     if name in CONTRACTIONS:
         return "contraction"
-    if name in LIBRARY:
+    if name in POOLS:
+        return "pool"
+    if name in RESIZES:
         return "library"
     if name in NORMS:
         return "norm"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-Kind = Literal["contraction", "library", "pointwise", "curve", "norm", "mean", "join", "split", "generated"]
+Kind = Literal["contraction", "pool", "library", "pointwise", "curve", "norm", "mean", "join", "split", "generated"]
 """What an operation is to the compiler.
 
 contraction: convolutions and matrix products; they absorb what follows element by element.
-library: pooling and resizing, which fuse with nothing.
+pool, library: pooling, and resizing, which fuse with nothing.
 pointwise: sums and ReLUs, which convolutions compute themselves.
 curve, norm: all other functions of single elements; a BatchNorm that stands by itself is a norm.
 mean: over space.
@@ -84,7 +84,7 @@ class _Fuser:
             match operation.kind:
                 case "contraction":
                     self.start(number, contracts=True)
-                case "library":
+                case "pool" | "library":
                     self.start(number, closed=True)
                 case "pointwise" | "curve" | "norm":
                     self.follow(number, shapes)

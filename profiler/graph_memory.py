@@ -23,7 +23,8 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(POINTWISE, "curve"),
     **dict.fromkeys(["Relu", "Add", "Sigmoid"], "pointwise"),
     **dict.fromkeys("Conv ConvTranspose MatMul Gemm".split(), "contraction"),
-    **dict.fromkeys("MaxPool AveragePool GlobalMaxPool Resize".split(), "library"),
+    **dict.fromkeys(["MaxPool", "AveragePool"], "pool"),
+    "Resize": "library",
     **dict.fromkeys(["ReduceMean", "GlobalAveragePool"], "mean"),
     "BatchNormalization": "norm",
     "Concat": "join",
@@ -45,14 +46,14 @@ def graph_memory(model: onnx.ModelProto, rules: MemoryRules | None = None) -> Me
         LatpruneError: the graph's shapes cannot be inferred.
     """
     graph = _Graph(model)
-    tensors = graph.in_order() if rules is None else graph.compiled()
+    tensors, scratch = (graph.in_order(), ()) if rules is None else graph.compiled()
     sizes = [graph.size(name) for name, _, _ in tensors]
     spans = [(first, last) for _, first, last in tensors]
     traffic = graph.weights_bytes + 2 * sum(sizes) + sum(graph.size(name) for name in graph.borders)
     if rules is None:
         return Memory(graph.weights_bytes, live_peak(sizes, spans), 0, traffic)
-    workspace = rules.workspace_bytes if any(KINDS.get(n.op_type) == "contraction" for n in graph.nodes) else 0
-    return Memory(graph.weights_bytes, rules.peak_bytes(sizes, spans), workspace, traffic)
+    workspace = rules.workspace_bytes if scratch else 0
+    return Memory(graph.weights_bytes, rules.peak_bytes(sizes, spans, scratch), workspace, traffic)
 
 
 _FLOATS = frozenset(
@@ -125,8 +126,8 @@ class _Graph:
         fits = [n for n in data if len(self.readers[n]) == 1 and n not in self.borders and self.size(n) == size]
         return fits[-1] if fits else None
 
-    def compiled(self) -> Tensors:
-        """The tensors that a compiler keeps."""
+    def compiled(self) -> tuple[Tensors, tuple[int, ...]]:
+        """The tensors that a compiler keeps, and the steps that use a workspace."""
         names = list(dict.fromkeys([*self.inputs, *(name for node in self.nodes for name in node.output if name)]))
         number = {name: index for index, name in enumerate(names)}
         operations: list[Operation] = []
@@ -147,7 +148,7 @@ class _Graph:
         leaving = {number[source.get(name, name)] for name in self.outputs}
         shapes = {number[name]: shape for name, shape in self.shapes.items() if name in number}
         found = network_lifetimes(operations, shapes, [number[name] for name in self.inputs], leaving)
-        return [(names[life.value], life.first, life.last) for life in found]
+        return [(names[life.value], life.first, life.last) for life in found.tensors], found.contractions
 
     def is_branch_of_activation(self, node: onnx.NodeProto, data: list[str]) -> bool:
         """Whether a node only goes to be joined with its own input again, as the sigmoid of `x * sigmoid(x)`."""

@@ -9,6 +9,9 @@ from math import prod
 from profiler.fusion import Kernel, Operation, fuse
 from profiler.kernel_order import branch_order, finished, run_order
 
+CHANNELS_LAST = frozenset({"contraction", "pool"})
+"""Kinds of operations that read and write pictures in this layout."""
+
 
 @dataclass(frozen=True)
 class Lifetime:
@@ -19,6 +22,19 @@ class Lifetime:
     last: int
 
 
+@dataclass(frozen=True)
+class Timeline:
+    """What stands in memory while a network runs.
+
+    Attributes:
+        tensors: in order of birth.
+        contractions: the times at which kernels run that contract: they need a workspace.
+    """
+
+    tensors: tuple[Lifetime, ...]
+    contractions: tuple[int, ...]
+
+
 def lifetimes(
     operations: Sequence[Operation],
     shapes: Mapping[int, tuple[int, ...]],
@@ -26,15 +42,15 @@ def lifetimes(
     entering: Collection[int] = (),
     leaving: Collection[int] = (),
     turned: Collection[int] = (),
-) -> list[Lifetime]:
-    """Tell which tensors stand in memory when a compiler has fused a network, and when, in order of birth.
+) -> Timeline:
+    """Tell which tensors stand in memory when a compiler has fused a network, and when.
 
     Args:
         operations: in the order in which they run.
         shapes: of each value.
         entering: the network's inputs that are copied into another layout first.
         leaving: the network's outputs: they are the caller's memory.
-        turned: those of them that a contraction makes in another layout, and which are copied out.
+        turned: those of them that a contraction or a pool makes in another layout, and which are copied out.
     """
     schedule = _Schedule(operations, shapes, leaving)
     spans = {value: (0, max(schedule.reads(value), default=0)) for value in entering}
@@ -48,14 +64,15 @@ def lifetimes(
             born = schedule.time_made(value, read)
             home = schedule.homes.get(value, value)
             if value in leaving:
-                if value in turned and schedule.maker[value].contracts:
+                if value in turned and schedule.is_channels_last(schedule.maker[value]):
                     extend(value, born, born + 1, *read)
             elif value in schedule.moved:
                 extend(value, born, born + 1)
                 extend(home, born + 1, *read)
-            elif read:
+            elif read or (value in schedule.homes and schedule.maker[value] in schedule.time):
                 extend(home, born, *read)
-    return sorted((Lifetime(value, *span) for value, span in spans.items()), key=lambda life: life.first)
+    tensors = sorted((Lifetime(value, *span) for value, span in spans.items()), key=lambda life: life.first)
+    return Timeline(tuple(tensors), tuple(time for kernel, time in schedule.time.items() if kernel.contracts))
 
 
 def network_lifetimes(
@@ -63,13 +80,14 @@ def network_lifetimes(
     shapes: Mapping[int, tuple[int, ...]],
     inputs: Sequence[int],
     leaving: Collection[int],
-) -> list[Lifetime]:
+) -> Timeline:
     """The same for a network whose pictures, `[N, C, H, W]`, are turned to channels last at its ends."""
-    contracted = {value for operation in operations if operation.kind == "contraction" for value in operation.inputs}
+    turning = [operation for operation in operations if operation.kind in CHANNELS_LAST]
+    turned = {value for operation in turning for value in operation.inputs}
     return lifetimes(
         operations,
         shapes,
-        entering=[v for v in inputs if v in contracted and len(shapes[v]) == 4 and shapes[v][1] > 1],
+        entering=[v for v in inputs if v in turned and len(shapes[v]) == 4 and shapes[v][1] > 1],
         leaving=leaving,
         turned={v for v in leaving if len(shapes[v]) == 4},
     )
@@ -103,6 +121,9 @@ class _Schedule:
             if self.is_only(kernel, "join"):
                 self.place_parts(kernel)
         self.time = {kernel: 2 * number + 2 for number, kernel in enumerate(self.in_order(kernels))}
+
+    def is_channels_last(self, kernel: Kernel) -> bool:
+        return self.operations[kernel.operations[0]].kind in CHANNELS_LAST
 
     def is_only(self, kernel: Kernel, kind: str) -> bool:
         return {self.operations[number].kind for number in kernel.operations} == {kind}

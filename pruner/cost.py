@@ -147,17 +147,15 @@ class Memory:
     def sums(self) -> Sequence[Sum]:
         """For each step all weights and what is alive then: what packing adds is not in it."""
         weights = tuple(range(len(self._liveness.weights)))
-        alive: dict[tuple[int, ...], None] = {}
+        alive: dict[tuple[tuple[int, ...], int], None] = {}
         for step in range(max(self._liveness.steps, 1)):
-            alive[
-                tuple(
-                    len(weights) + number
-                    for number, (first, last) in enumerate(self._liveness.spans)
-                    if first <= step <= last
-                )
-            ] = None
-        workspace = float(self._liveness.rules.workspace_bytes)
-        return [Sum((*weights, *tensors), workspace) for tensors in alive]
+            tensors = tuple(
+                len(weights) + number
+                for number, (first, last) in enumerate(self._liveness.spans)
+                if first <= step <= last
+            )
+            alive[tensors, self._liveness.workspace_at(step)] = None
+        return [Sum((*weights, *tensors), float(workspace)) for tensors, workspace in alive]
 
 
 def _bytes(tensor: TensorBytes, share: float, owner: str = "") -> Term:

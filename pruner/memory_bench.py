@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -118,7 +119,7 @@ def corrected(
 ) -> Liveness:
     """A network's tensors with the shares that figures show of the unpruned one's, which it is or was cut out of."""
     rules = unpruned.learned(list(known)).rules
-    return Liveness(liveness.weights, liveness.activations, liveness.steps, liveness.borders, rules)
+    return replace(liveness, rules=rules)
 
 
 def row_of(network: str, widths: tuple[tuple[str, int], ...], target: Target, bound: MemoryBound) -> NetworkMeasurement:

@@ -24,8 +24,8 @@ from profiler.progress import Progress
 
 INSTALL = 'pip install "latprune[tensorrt-rtx]"'
 NO_LAYERS = (
-    "TensorRT for RTX tells no time of single layers: whole networks can be measured with it, but no table of units "
-    "made."
+    "TensorRT for RTX tells no time of single layers: latprune profile times units in packed copies, and whole "
+    "networks set them right."
 )
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """What TensorRT for RTX 1.7 compiles for."""
@@ -44,7 +44,7 @@ OLDEST = 7.5
 """Older devices are served by no TensorRT that is kept up."""
 
 
-MEMORY = MemoryRules(packed=True, align_bytes=256, workspace_bytes=8_192_000)
+MEMORY = MemoryRules(packed=True, align_bytes=128, granule_bytes=512, workspace_bytes=8_192_000)
 """How its compiler lays memory out on one stream (docs/memory.md); the same for every compute capability and precision.
 
 The workspace is there as soon as one operation contracts, whatever its size.

@@ -58,3 +58,15 @@ def test_a_runtimes_rules_align_pack_and_add_their_workspace() -> None:
     packed = Liveness((), activations, 4, (), MemoryRules(packed=True, align_bytes=16, workspace_bytes=1000))
     assert plain.at({}) == Memory(0, 30, 0, 66)
     assert packed.at({}, workspace_bytes=5) == Memory(0, 48, 1005, 66)
+
+
+def test_tensors_share_the_workspaces_place_while_it_is_not_used() -> None:
+    sizes = [(3, 0, 1), (10, 1, 2), (20, 2, 3)]
+    activations = tuple(TensorBytes("t", size, (), first, last) for size, first, last in sizes)
+    rules = MemoryRules(packed=True, granule_bytes=8, workspace_bytes=16)
+    throughout = Liveness((), activations, 4, (), rules)
+    assert throughout.at({}).total_bytes == 32 + 16
+    once = Liveness((), activations, 4, (), rules, scratch=(1,))
+    assert once.at({}).total_bytes == 40  # slots of 20, 10 and 3, rounded up to eights: the workspace takes the first
+    assert [once.workspace_at(step) for step in range(4)] == [0, 16, 0, 0]
+    assert throughout.workspace_at(3) == 16

@@ -37,6 +37,12 @@ def test_the_narrowest_gap_is_taken() -> None:
     assert best_fit(sizes, spans) == 9
 
 
+def test_what_is_free_above_the_tensors_is_a_gap_like_any_other() -> None:
+    sizes, spans = parts([(5, 0, 1), (2, 0, 9), (4, 1, 0), (3, 2, 1), (5, 3, 0)])
+    assert best_fit(sizes, spans) == 11  # the 3 goes above 7, where 4 are free, so that the last 5 fits below
+    assert best_fit(*parts([(5, 0, 9), (4, 1, 0), (6, 2, 0)])) == 5 + 6  # only what lacks is added
+
+
 def test_nothing_needs_nothing() -> None:
     assert live_peak([], []) == best_fit([], []) == shared_slots([], []) == 0
 
@@ -61,8 +67,9 @@ def test_the_peak_is_that_of_a_simulation_and_no_layout_is_below_it(drawn: list[
 def test_tensors_that_live_apart_share_their_memory(drawn: list[Tensor], shift: int) -> None:
     sizes, spans = parts(drawn)
     later = [(first + 40 + shift, last + 40 + shift) for first, last in spans]
-    for layout in (live_peak, best_fit, shared_slots):
+    for layout in (live_peak, shared_slots):
         assert layout(sizes * 2, spans + later) == layout(sizes, spans)
+    assert best_fit(sizes * 2, spans + later) >= best_fit(sizes, spans)
 
 
 @given(drawn=tensors, scale=st.integers(1, 7))

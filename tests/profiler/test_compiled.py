@@ -72,7 +72,8 @@ def test_without_a_contraction_there_is_no_workspace() -> None:
     pool = nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2))
     liveness = compiled_liveness(read_structure(pool, (torch.randn(1, 8, 64, 64),)), MEMORY)
     memory = liveness.at({})
-    assert (memory.peak_activation_bytes, memory.workspace_bytes) == (8 * 32 * 32 * 4, 0)
+    copied, pooled = 8 * 64 * 64 * 4, 8 * 32 * 32 * 4  # as TensorRT for RTX 1.7.1 says: pools read channels last
+    assert (memory.peak_activation_bytes, memory.workspace_bytes) == (copied + pooled, 0)
 
 
 def test_without_packing_a_compiler_needs_the_live_tensors() -> None:

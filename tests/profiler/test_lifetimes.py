@@ -20,7 +20,7 @@ def fused(operations: list[Operation], shapes: Mapping[int, tuple[int, ...]] = S
 def spans(
     operations: list[Operation], shapes: Mapping[int, tuple[int, ...]] = SAME, **settings: list[int]
 ) -> dict[int, tuple[int, int]]:
-    return {life.value: (life.first, life.last) for life in lifetimes(operations, shapes, **settings)}
+    return {life.value: (life.first, life.last) for life in lifetimes(operations, shapes, **settings).tensors}
 
 
 def test_a_convolution_takes_its_norm_its_activation_and_the_sum() -> None:
@@ -89,6 +89,28 @@ def test_a_concatenation_is_written_in_place_unless_it_is_computed_with() -> Non
     assert spans(normed, leaving=[5]) == {1: (2, 6), 2: (4, 6), 4: (6, 8)}
 
 
+def test_a_concatenation_lives_from_the_first_of_parts_that_nobody_else_reads() -> None:
+    fire = [
+        operation("contraction", (0,), 1),
+        operation("contraction", (1,), 2),
+        operation("contraction", (1,), 3),
+        operation("join", (2, 3), 4),
+        operation("contraction", (4,), 5),
+    ]
+    assert spans(fire, leaving=[5]) == {1: (2, 6), 4: (4, 8)}
+
+
+def test_contractions_and_they_alone_need_a_workspace() -> None:
+    chain = [
+        operation("contraction", (0,), 1),
+        operation("pool", (1,), 2),
+        operation("generated", (2,), 3),
+        operation("contraction", (3,), 4),
+        operation("pointwise", (4, 3), 5),
+    ]
+    assert lifetimes(chain, SAME, leaving=[5]).contractions == (2, 8)
+
+
 def test_a_sum_with_what_lies_elsewhere_is_copied_into_the_concatenation() -> None:
     chain = [
         operation("contraction", (0,), 1),
@@ -127,3 +149,5 @@ def test_inputs_and_outputs_in_another_layout_are_copied() -> None:
     chain = [operation("contraction", (0,), 1), operation("contraction", (1,), 2)]
     assert spans(chain, entering=[0], leaving=[2], turned=[2]) == {0: (0, 2), 1: (2, 4), 2: (4, 5)}
     assert spans(chain, leaving=[2]) == {1: (2, 4)}
+    pool = [operation("pool", (0,), 1)]
+    assert spans(pool, entering=[0], leaving=[1], turned=[1]) == {0: (0, 2), 1: (2, 3)}
