@@ -6,13 +6,14 @@ that it would not change inside the whole network, and cannot fuse across the bo
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.fidelity_store import Isolated
 from lut.records import MeasureConfig, Measurement, NetworkMeasurement, UnitSpec
 from profiler.export import write_onnx
 from profiler.inplace import Owners
+from profiler.packed_units import distinct_units
 from profiler.pieces import Pieces
 from profiler.variants import Variants
 from profiler.worker_client import WorkerClient
@@ -59,7 +60,8 @@ def measure_isolated(
             widths = dict(row.widths)
             drift = (client.time(reference, REFERENCE).median_ms or reference_ms) / reference_ms
             pieces = Pieces(variants.at(variants.widths_removal(widths)), owners)
-            for spec, number in _new_specs(variants, widths, done):
+            for number in distinct_units(network, widths, done):
+                spec = network.units[number].spec(widths)
                 if clock() - started > limit_s:
                     found.seconds = clock() - started
                     return found, [made for made in done.values() if made is not None]
@@ -71,18 +73,6 @@ def measure_isolated(
                 found.sums.append([total, row.units_ms, row.median_ms])
     found.seconds = clock() - started
     return found, [made for made in done.values() if made is not None]
-
-
-def _new_specs(
-    variants: Variants, widths: Mapping[str, int], done: Mapping[UnitSpec, Measurement | None]
-) -> Iterator[tuple[UnitSpec, int]]:
-    """The units that were not measured yet at these widths, each once."""
-    seen: set[UnitSpec] = set()
-    for number, unit in enumerate(variants.network.units):
-        spec = unit.spec(widths)
-        if spec not in done and spec not in seen:
-            seen.add(spec)
-            yield spec, number
 
 
 def _measure(

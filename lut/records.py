@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lut.program import Program
 
 Basis = Literal["measured", "interpolated", "extrapolated"]
+Place = Literal["in place", "corrected", "isolated"]
 Attribute = tuple[str, Any]
 """A name and a plain value: a number, a string, a boolean, or a tuple of them."""
 Form = tuple[str, ...]
@@ -252,7 +253,8 @@ class Measurement:
         samples_ms: raw samples kept, one inference each.
         median_ms: their median, or None for a failure, and for a unit that was compiled ahead of time and never run.
         noise: standard error of the median over the median (a fraction).
-        place: "in place" (inside a whole network's run) or "isolated".
+        place: "in place" (inside a whole network's run), "isolated", or "corrected": isolated times that whole networks
+            have set right.
         weights_bytes, activation_bytes, workspace_bytes: where the runtime tells, else None.
         clocks_mhz: clock while measuring, where known.
         discarded: samples thrown away as disturbed.
@@ -265,7 +267,7 @@ class Measurement:
     samples_ms: tuple[float, ...]
     median_ms: float | None
     noise: float | None
-    place: Literal["in place", "isolated"] = "in place"
+    place: Place = "in place"
     weights_bytes: int | None = None
     activation_bytes: int | None = None
     workspace_bytes: int | None = None

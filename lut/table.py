@@ -18,6 +18,7 @@ from lut.records import (
     Form,
     Measurement,
     NetworkMeasurement,
+    Place,
     Unit,
     UnitFamily,
     UnitSpec,
@@ -25,6 +26,7 @@ from lut.records import (
 from lut.surface import EstimateArrays, Points
 from lut.trend import Floats
 
+_BEST_FIRST: tuple[Place, ...] = ("in place", "corrected", "isolated")
 _STEP_SHARE = 0.8
 """A group's step is the smallest that serves units of this share of the group's cost."""
 
@@ -45,7 +47,7 @@ class LatencyTable:
         """Sort rows by family.
 
         Where a family has rows measured in place, its isolated rows (which pay for borders that a network does not
-        have) are left out of its surface, and counted in `set_aside`.
+        have) are left out of its surface, and counted in `set_aside`; and so where it has corrected ones.
 
         Args:
             fingerprint: of the device.
@@ -72,9 +74,9 @@ class LatencyTable:
                 continue
             rows[row.spec.family.key].append(row)
         for key, own in rows.items():
-            in_place = [row for row in own if row.place == "in place"]
-            self.set_aside += len(own) - len(in_place) if in_place else 0
-            rows[key] = in_place or own
+            best = min((row.place for row in own), key=_BEST_FIRST.index)
+            rows[key] = [row for row in own if row.place == best]
+            self.set_aside += len(own) - len(rows[key])
         pool = Pool([row for own in rows.values() for row in own])
         self._families = {key: Family(own[0].spec.family, own, pool) for key, own in rows.items()}
 

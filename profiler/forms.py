@@ -25,10 +25,15 @@ log = logging.getLogger(__name__)
 def runs_here(table: DeviceFingerprint) -> bool:
     """Whether the runtime that a table was measured with is here, in the same version and on the same processor.
 
+    One that tells nothing of single nodes makes no forms, and is not here for that.
+
     How many cores this process may use makes no difference to what is compiled.
     """
     try:
-        here = get_backend(table.runtime).fingerprint(table.threads or 1)
+        backend = get_backend(table.runtime)
+        if "times nodes" not in backend.status().abilities:
+            return False
+        here = backend.fingerprint(table.threads or 1)
     except BackendError:
         return False
     same = here.runtime_version == table.runtime_version

@@ -9,14 +9,17 @@ time in a network: caches are hotter, neighbours do not fuse. So whole engines a
 
     ms(engine) = overhead + s sum over units u of n(engine, u) alone(u) (1 + e(u)),    e ~ N(0, spread²)
 
-s is common to all units (caches, clocks); e is a unit's own. Solved by weighted least squares.
+s is common to all units (caches, clocks); e is a unit's own, or that of all units of a kind. Solved by weighted least
+squares. `profiler/packed_profile.py` fills a table with it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lut.errors import BackendError
 
@@ -106,12 +109,19 @@ def time_alone(unit: Sequence[Packed], borders: Sequence[Packed] = ()) -> TimeAl
     return TimeAlone(whole.ms - border.ms, math.hypot(whole.error_ms, border.error_ms))
 
 
-def arbitrate(alone: Mapping[str, TimeAlone], wholes: Sequence[Whole], *, spread: float = SPREAD) -> Arbitrated:
+def arbitrate(
+    alone: Mapping[str, TimeAlone],
+    wholes: Sequence[Whole],
+    *,
+    kinds: Mapping[str, str] | None = None,
+    spread: float = SPREAD,
+) -> Arbitrated:
     """Correct units' times alone by whole engines.
 
     Args:
         alone: by key; times not above 0 are taken as their error.
         wholes: engines of these units, at several widths.
+        kinds: which kind each unit is of, by key: those of one kind share e(u). None: each is a kind of its own.
         spread: see `SPREAD`; larger trusts single engines more.
 
     Raises:
@@ -122,28 +132,48 @@ def arbitrate(alone: Mapping[str, TimeAlone], wholes: Sequence[Whole], *, spread
         raise BackendError(f"{len(missing)} units of whole engines were not timed alone, first {missing[0]}.")
     if len(wholes) < 2:
         raise BackendError("At least two whole engines are needed to tell overhead and units apart.")
-    keys = sorted(alone)
-    base = np.array([max(alone[key].ms, alone[key].error_ms) for key in keys])
-    own = np.hypot(spread, [alone[key].error_ms / each for key, each in zip(keys, base, strict=True)])
+    kind = {key: key for key in alone} if kinds is None else kinds
+    place = {name: number for number, name in enumerate(sorted({kind[key] for key in alone}))}
+    base = {key: max(time.ms, time.error_ms) for key, time in alone.items()}
+    own = np.hypot(spread, _relative_errors(alone, base, kind, place))
     times = np.array([whole.median_ms for whole in wholes])
-    shares = np.array([[whole.counts.get(key, 0) for key in keys] for whole in wholes]) * base
-    # Unknowns: overhead, s, and s e(u) of every unit; the last are drawn to 0 by as many rows more.
+    shares = np.zeros((len(wholes), len(place)))
+    for number, whole in enumerate(wholes):
+        for key, count in whole.counts.items():
+            shares[number, place[kind[key]]] += count * base[key]
+    # Unknowns: overhead, s, and s e(u) of every kind; the last are drawn to 0 by as many rows more.
     errors = _errors(times, [whole.noise for whole in wholes])
     rows = np.column_stack([np.ones(len(wholes)), shares.sum(axis=1), shares]) / errors[:, None]
-    drawn = np.column_stack([np.zeros((len(keys), 2)), np.diag(1 / own)])
+    drawn = np.column_stack([np.zeros((len(place), 2)), np.diag(1 / own)])
     matrix = np.vstack([rows, drawn])
-    target = np.concatenate([times / errors, np.zeros(len(keys))])
+    target = np.concatenate([times / errors, np.zeros(len(place))])
     solution, *_ = np.linalg.lstsq(matrix, target, rcond=None)
     covariance = np.linalg.pinv(matrix.T @ matrix)
     overhead, scale, single = float(solution[0]), float(solution[1]), solution[2:]
+    members = Counter(kind[key] for key in alone)
     units = {}
-    for place, key in enumerate(keys):
+    for key, ms in base.items():
+        at = place[kind[key]]
         gradient = np.zeros(len(solution))
-        gradient[[1, 2 + place]] = base[place]
+        gradient[[1, 2 + at]] = ms
         error = math.sqrt(max(float(gradient @ covariance @ gradient), 0.0))
-        units[key] = TimeAlone(float(base[place] * (scale + single[place])), error)
+        if members[kind[key]] > 1:  # its own error is then no part of the solution
+            error = math.hypot(error, scale * alone[key].error_ms)
+        units[key] = TimeAlone(float(ms * (scale + single[at])), error)
     left = times - (overhead + shares @ (scale + single))
     return Arbitrated(units, overhead, scale, float(np.sqrt(np.mean((left / times) ** 2))))
+
+
+def _relative_errors(
+    alone: Mapping[str, TimeAlone], base: Mapping[str, float], kind: Mapping[str, str], place: Mapping[str, int]
+) -> NDArray[np.float64]:
+    """Errors of the kinds' summed times alone, as fractions of them, `[kinds]`."""
+    sums, squares = np.zeros(len(place)), np.zeros(len(place))
+    for key, time in alone.items():
+        sums[place[kind[key]]] += base[key]
+        squares[place[kind[key]]] += time.error_ms**2
+    found: NDArray[np.float64] = np.sqrt(squares) / sums
+    return found
 
 
 def _errors(times: np.ndarray, noises: Sequence[float]) -> np.ndarray:

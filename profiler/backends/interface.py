@@ -14,6 +14,7 @@ Array = NDArray[Any]
 Feeds = Mapping[str, Array] | Sequence[Array]
 """A network's inputs, by name or in order."""
 Ability = Literal["measures", "times nodes", "builds"]
+"""Times whole networks; tells the times of their nodes too; compiles engines and tells their kernels."""
 Attribution = Literal["output", "name", "neighbour"]
 
 
@@ -66,6 +67,7 @@ class BuildSettings:
         workspace_bytes: limit on scratch memory, or None.
         max_aux_streams: how many streams may run beside the first; each brings scratch memory of its own.
         batches: least, best and most of the first dimension, for networks that leave it free; None where none does.
+        given: what messages call the network, as its user knows it; None for the file's own path.
         progress: told how far the compiler is; it stays in its process.
     """
 
@@ -74,6 +76,7 @@ class BuildSettings:
     workspace_bytes: int | None = None
     max_aux_streams: int = 0
     batches: tuple[int, int, int] | None = None
+    given: str | None = None
     progress: Progress = field(default=silent, compare=False, repr=False)
 
 

@@ -17,8 +17,8 @@ from profiler.device import affinity
 from profiler.nvml import GpuFacts, find_gpu
 
 NO_NODES = (
-    "ONNX Runtime tells no times of single nodes on a GPU: whole networks can be measured with {name}, and compared; "
-    "units need --backend tensorrt there."
+    "ONNX Runtime tells no times of single nodes on a GPU: with {name}, latprune profile times units in packed copies, "
+    "and whole networks set them right; --backend tensorrt times them in place."
 )
 QUANTITY = "one synchronised run seen from the processor; inputs and outputs stay on the GPU"
 

@@ -85,10 +85,10 @@ def profile(
 
 
 def _check_device(backend: str, threads: int, selection: Selection) -> None:
-    """Refuse a runtime that times no nodes, and another device than this one: a table holds what was measured."""
+    """Refuse a runtime that measures nothing here, and another device: a table holds what was measured."""
     status = get_backend(backend).status()
-    if "times nodes" not in status.abilities:
-        raise BackendError(status.why_not or f"The backend {backend} times no single nodes: it makes no table.")
+    if not {"times nodes", "measures"} & set(status.abilities):
+        raise BackendError(status.why_not or f"The backend {backend} measures nothing on this machine.")
     wanted = selection.one_capability()
     if selection.device is None and wanted is None:
         return
@@ -119,6 +119,8 @@ def _show(report: Any, path: Path) -> None:
     console.print(f"stopped: {report.stopped_because}")
     if report.cut:
         console.print(str(report.cut))
+    if report.packed:
+        console.print(str(report.packed), markup=False)
     if report.anew_because:
         console.print(f"each variant was exported anew, which is slow: {report.anew_because}")
     console.print(f"{path}: {report.fingerprint}")

@@ -90,3 +90,20 @@ def test_units_that_were_not_timed_alone_are_named_and_one_engine_is_not_enough(
         arbitrate({key: time for key, time in alone.items() if key != "unit 3"}, wholes)
     with pytest.raises(BackendError, match="two whole engines"):
         arbitrate(alone, wholes[:1])
+
+
+def test_units_of_one_kind_share_what_they_are_off_by_so_that_few_engines_tell_it() -> None:
+    generator = np.random.default_rng(3)
+    off = {"kind 0": 1.0, "kind 1": 1.2, "kind 2": 0.85}
+    kinds = {f"unit {number}": f"kind {number % 3}" for number in range(60)}
+    truth = {key: float(generator.uniform(0.01, 0.1)) for key in kinds}
+    alone = {key: TimeAlone(ms / off[kinds[key]], 0.01 * ms) for key, ms in truth.items()}
+    wholes = []
+    for _ in range(10):
+        counts = {str(key): 1 for key in generator.choice(sorted(truth), 12, replace=False)}
+        ms = 0.05 + sum(truth[key] for key in counts)
+        wholes.append(Whole(counts, ms * (1 + NOISE * float(generator.standard_normal())), NOISE))
+    shared, single = arbitrate(alone, wholes, kinds=kinds), arbitrate(alone, wholes)
+    apart = [np.mean([abs(found.units[key].ms / ms - 1) for key, ms in truth.items()]) for found in (shared, single)]
+    assert apart[0] < 0.03
+    assert apart[1] > 2 * apart[0]
