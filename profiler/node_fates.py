@@ -27,7 +27,9 @@ view: the same elements in the same order under other sizes, or a padding by not
 moved in place: only moves elements; the kernels beside it write or read them where they belong.
 """
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Dropout".split())
-MOVES = frozenset("Transpose Expand Concat Split Slice".split())
+MOVES = frozenset("Transpose Expand Concat Split Slice DepthToSpace SpaceToDepth Tile".split())
+TAKES = frozenset("Gather GatherElements GatherND".split())
+"""Moves where what is taken is constant; else they look up."""
 SIZES = frozenset("Shape Size".split())
 
 
@@ -75,6 +77,18 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
+def is_move(node: onnx.NodeProto, constants: Collection[str]) -> bool:
+    """Whether a node puts elements of what it reads elsewhere and computes none.
+
+    Args:
+        node: any.
+        constants: names of values that depend on no input.
+    """
+    if node.op_type in TAKES:
+        return node.input[1] in constants and node.input[0] not in constants
+    return node.op_type in VIEWS | MOVES
+
+
 def hidden_nodes(
     graph: onnx.GraphProto, kernels: Sequence[Collection[str]], handed: Collection[tuple[int, int]] = ()
 ) -> dict[str, int]:
@@ -101,11 +115,12 @@ def hidden_nodes(
         for name in node.output:
             above[name] = naming.get(node.name) or reached[node.name]
     found: dict[str, int] = {}
+    constants = constant_values(graph)
     for node in reversed(graph.node):
         reaches = set().union(*(below[name] for name in node.output))
         for name in node.input:
             below[name] |= naming.get(node.name) or reaches
-        if node.name in naming or node.op_type in VIEWS | MOVES:
+        if node.name in naming or is_move(node, constants):
             continue
         made = reached[node.name]
         inside = reaches & made or {reader for reader in reaches if _hand_over(made, reader, handed)}
@@ -195,14 +210,14 @@ class _Accountant:
         if self.covered & set(doubles):
             return "merged with its double"
         if self.above[node.name] and self.below[node.name]:
-            return "moved in place" if node.op_type in MOVES else "view"
+            return "view" if node.op_type in VIEWS or node.name in self.idle else "moved in place"
         return None
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         return [name for name in node.input if name and name not in self.constants and name not in self.sizes]
 
     def _is_moved(self, node: onnx.NodeProto) -> bool:
-        return node.name not in self.covered and (node.op_type in VIEWS | MOVES or node.name in self.idle)
+        return node.name not in self.covered and (is_move(node, self.constants) or node.name in self.idle)
 
     def _comes(self, value: str) -> bool:
         """Whether a value enters the network, or a kernel makes it and only moves lie between."""

@@ -57,6 +57,23 @@ def test_moves_between_kernels_are_theirs_and_a_chain_of_them_too() -> None:
     assert node_fates(_graph(nodes), {"first", "second"}) == {"view": "view", "turn": "moved in place"}
 
 
+def test_taking_known_places_moves_and_looking_up_computes() -> None:
+    nodes = [
+        _node("first", "MatMul", "x w", "a"),
+        _node("taken", "Gather", "a place", "b", axis=0),
+        _node("places", "Cast", "x", "p", to=7),
+        _node("looked_up", "Gather", "a p", "c", axis=0),
+        _node("second", "Relu", "b", "y"),
+        _node("third", "Relu", "c", "z"),
+    ]
+    graph = _graph(nodes, ("y", "z"))
+    graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "place"))
+    fates = node_fates(graph, {"first", "places", "second", "third"})
+    assert fates == {"taken": "moved in place", "looked_up": None}
+    assert hidden_nodes(graph, [["first"], ["second"], ["third"]], {(0, 1), (0, 2)}) == {"looked_up": 2}
+    assert node_fates(graph, {"first", "places"})["taken"] is None
+
+
 def test_a_padding_by_nothing_is_a_view_and_one_by_something_is_not() -> None:
     for amount, fate in ((0, "view"), (1, None)):
         nodes = [
