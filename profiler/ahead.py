@@ -22,10 +22,12 @@ from profiler.backends import BuildSettings, get_backend, memory_rules
 from profiler.backends.interface import Array
 from profiler.export import write_onnx
 from profiler.precision import PRECISIONS, Precision, Remainder, remainder_for, to_device
+from profiler.precision.linear import PRODUCTS
 from profiler.worker_client import WorkerClient
 
 MAX_AUX_STREAMS = 0
 """Each further stream would bring a workspace of its own."""
+CONTRACTIONS = PRODUCTS | {"Conv", "ConvTranspose", "Einsum"}
 STEPS = {"fp32": 4, "fp16": 8, "int8": 16}
 """Channels in 16 bytes: a compiler pads other widths, with kernels of their own (docs/memory.md)."""
 
@@ -146,7 +148,7 @@ class Compiler:
         converted = to_device(model, self.target.precision, [inputs or self._inputs], targets)
         path, engine = Path(self._folder.name, "network.onnx"), Path(self._folder.name, "network.engine")
         write_onnx(converted, path)
-        settings = BuildSettings(targets, max_aux_streams=MAX_AUX_STREAMS)
+        settings = BuildSettings(targets, max_aux_streams=MAX_AUX_STREAMS, given="the network")
         reply = self._client.build(path, engine, settings)
         engine.unlink(missing_ok=True)
         if reply.report is None:
@@ -155,13 +157,17 @@ class Compiler:
         if weights is None or activation is None:
             raise BackendError(f"{self.target.runtime} {reply.report.version} does not announce its memory.")
         self.built += 1
-        return MemoryBound(weights, activation, _workspace(self.rules, activation), io_bytes(converted))
+        return MemoryBound(weights, activation, workspace_in(self.rules, activation, converted), io_bytes(converted))
 
 
-def _workspace(rules: MemoryRules | None, activation: int) -> int:
-    """The part of the activations that is workspace: there as a whole or not at all."""
+def workspace_in(rules: MemoryRules | None, activation_bytes: int, model: onnx.ModelProto) -> int:
+    """The part of a compiler's activations that is workspace: as a whole where something contracts, or not at all.
+
+    The compiler's own "scratch memory" is no such part: for TensorRT for RTX it is all that a network needs.
+    """
     each = rules.workspace_bytes if rules is not None else 0
-    return each if activation >= each else 0
+    contracts = any(node.op_type in CONTRACTIONS for node in model.graph.node)
+    return each if contracts and activation_bytes >= each else 0
 
 
 def io_bytes(model: onnx.ModelProto) -> int:

@@ -68,7 +68,7 @@ def compile_kernels(model: onnx.ModelProto, settings: FusionSettings, streams: i
     Raises:
         BackendError: the runtime is missing, or cannot compile the network for this.
     """
-    build = BuildSettings(settings.compute_capabilities, max_aux_streams=streams)
+    build = BuildSettings(settings.compute_capabilities, max_aux_streams=streams, given="the network")
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         path = Path(folder, "network.onnx")
         write_onnx(model, path)

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.atomic import write_text
 from pruner.building import build, memory_at
-from pruner.conversion import Conversion, convert_run, run_task
+from pruner.conversion import convert_run, run_task
+from pruner.export_report import ExportReport
 from pruner.free_batch import Batches, FreeBatch, check_batches, free_batch
 from pruner.runstate import is_unfinished, register_file
 from pruner.sidecar import describe, hash_file, needs
@@ -35,53 +36,6 @@ CAREFULLY = MeasureConfig(warmup_s=0.2, min_time_s=1.0, max_time_s=10.0, min_sam
 """How a figure that is reported is measured."""
 BUILDS = 3
 """Engines that a reported figure of a compiling runtime is taken from: they differ from build to build by 2 to 4 %."""
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written for deployment.
-
-    Attributes:
-        path: of the engine or ONNX file.
-        backend, compute_capabilities: what it was made for.
-        conversion: its precision, and what that costs.
-        onnx: the ONNX file that an engine was built from.
-        weights_bytes, activation_bytes, workspace_bytes: the compiler's ahead-of-time bound (workspace lies inside
-            activation); None where the runtime tells none.
-        file_bytes: size of the file.
-        seconds: of the build.
-        kernels: how many kernels the network became.
-        warnings: the compiler's.
-        sidecar: what the JSON file beside it says besides.
-    """
-
-    path: Path
-    backend: str
-    conversion: Conversion
-    compute_capabilities: tuple[str, ...] = ()
-    onnx: Path | None = None
-    weights_bytes: int | None = None
-    activation_bytes: int | None = None
-    workspace_bytes: int | None = None
-    file_bytes: int = 0
-    seconds: float = 0.0
-    kernels: int = 0
-    warnings: tuple[str, ...] = ()
-    sidecar: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON; the memory is named as the bound that it is."""
-        sizes = ("weights_bytes", "activation_bytes", "workspace_bytes")
-        plain = ("backend", "file_bytes", "seconds", "kernels")
-        return {
-            "path": str(self.path),
-            **{name: getattr(self, name) for name in plain},
-            "compute_capabilities": list(self.compute_capabilities),
-            "warnings": list(self.warnings),
-            "onnx": self.onnx.name if self.onnx else None,
-            "ahead_of_time_bound": {name: getattr(self, name) for name in sizes},
-            **self.sidecar,
-        }
 
 
 ON_GPUS = ("p99_ms", "builds_ms", "between_builds", "command", "remarks")
@@ -214,7 +168,7 @@ def export_run(
             file = staged.write_onnx(conversion.converted.model) if changed else source
             report = ExportReport(target, backend, conversion)
             if builds:
-                report = _built(staged, file, report, config, free, progress)
+                report = _built(staged, file, report, config, free, given=str(run), progress=progress)
                 report = replace(report, onnx=staged.beside if changed else source)
             else:
                 shutil.copyfile(file, staged.file)
@@ -249,11 +203,18 @@ def _file_name(config: ExportConfig, builds: bool) -> str:
 
 
 def _built(
-    staged: Staged, file: Path, report: ExportReport, config: ExportConfig, free: FreeBatch | None, progress: Progress
+    staged: Staged,
+    file: Path,
+    report: ExportReport,
+    config: ExportConfig,
+    free: FreeBatch | None,
+    *,
+    given: str,
+    progress: Progress,
 ) -> ExportReport:
     targets = config.compute_capabilities
     with WorkerClient(report.backend, progress=progress) as client:
-        built = build(client, file, staged.file, targets, batches=config.batches, progress=progress)
+        built = build(client, file, staged.file, targets, given=given, batches=config.batches, progress=progress)
         bounds: dict[str, Any] = {}
         if free is not None:
             ahead = report.backend in TARGETS

@@ -40,25 +40,26 @@ def build_engine(
     if not path.is_file():
         raise BackendError(f"There is no file {path}.")
     start = time.perf_counter()
+    given = settings.given or str(path)
     records: list[LogRecord] = []
     logger = make_logger(trt, records)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
-        raise BackendError(_parse_failure(path, parser))
+        raise BackendError(_parse_failure(given, parser))
     config = builder.create_builder_config()
     pin(trt, config, settings)
     configure(config)
     _allow_batches(builder, network, config, settings)
-    monitor = make_monitor(trt, BuildProgress(f"compile {path.name}", settings.progress))
+    monitor = make_monitor(trt, BuildProgress(f"compile {settings.given or path.name}", settings.progress))
     config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        failure = _build_failure(path, records, settings)
+        failure = _build_failure(given, records, settings)
         _build_next_to_nothing(trt, configure)
         raise BackendError(failure)
-    _check_engine(trt, logger, engine, path)
+    _check_engine(trt, logger, engine, given)
     write_atomically(out, engine)
     return BuildReport(
         path=str(out),
@@ -166,7 +167,7 @@ def _build_next_to_nothing(trt: Any, configure: Callable[[Any], None]) -> None:
     builder.build_serialized_network(network, config)
 
 
-def _parse_failure(path: Path, parser: Any) -> str:
+def _parse_failure(given: str, parser: Any) -> str:
     """What the parser says, with what to do; its own description is often no more than the condition that failed."""
     errors = [parser.get_error(number) for number in range(min(parser.num_errors, SHOWN_ERRORS))]
     shown = [
@@ -175,7 +176,7 @@ def _parse_failure(path: Path, parser: Any) -> str:
         else str(error.desc())
         for error in errors
     ]
-    message = f"TensorRT cannot read {path}: " + ("; ".join(dict.fromkeys(shown)) or "it says nothing of why")
+    message = f"TensorRT cannot read {given}: " + ("; ".join(dict.fromkeys(shown)) or "it says nothing of why")
     if any(error.node_operator() for error in errors):
         message += (
             ". It does not have that operation, or not with these inputs. Compute it in another way in the network, or "
@@ -184,24 +185,24 @@ def _parse_failure(path: Path, parser: Any) -> str:
     return message
 
 
-def _build_failure(path: Path, records: list[LogRecord], settings: BuildSettings) -> str:
+def _build_failure(given: str, records: list[LogRecord], settings: BuildSettings) -> str:
     errors = [record.text for record in records if record.severity in ("ERROR", "INTERNAL_ERROR")]
     shown = "; ".join(dict.fromkeys(errors[:SHOWN_ERRORS])) or "it says nothing of why"
-    message = f"TensorRT cannot build an engine from {path}: {shown}"
+    message = f"TensorRT cannot build an engine from {given}: {shown}"
     if "7.5" in settings.compute_capabilities and any("FP32 GEMM" in text for text in errors):
         message += (
-            " — compute capability 7.5 (Turing) has no fp32 matrix product, so a network with a linear layer fails "
-            "there in fp32. Export it (latprune export writes linear layers as convolutions there), in fp16 where that "
-            "does not help, or build for 8.0 or later."
+            " — compute capability 7.5 (Turing) has no fp32 matrix product, so a network with a linear layer, "
+            "attention or a recurrent layer fails there in fp32. Export it (latprune export writes linear layers as "
+            "convolutions there), in fp16 where that does not help, or build for 8.0 or later."
         )
     return message
 
 
-def _check_engine(trt: Any, logger: Any, engine: Any, path: Path) -> None:
+def _check_engine(trt: Any, logger: Any, engine: Any, given: str) -> None:
     runtime = trt.Runtime(logger)
     if hasattr(runtime, "get_engine_validity"):
         validity, diagnostics = runtime.get_engine_validity(engine)
         if int(diagnostics) & MALFORMED:
             raise BackendError(
-                f"TensorRT built a malformed engine from {path} ({validity}, diagnostics {diagnostics})."
+                f"TensorRT built a malformed engine from {given} ({validity}, diagnostics {diagnostics})."
             )

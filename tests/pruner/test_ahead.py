@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from lut import BackendError, BudgetError, LatencyTable, TableError, open_table
 from lut.store import TableFile
-from profiler.ahead import Compiler, Target, as_precision
+from profiler.ahead import Compiler, Target, as_precision, workspace_in
 from profiler.ahead_profile import AheadConfig, AheadReport, profile_ahead
+from profiler.backends import memory_rules
 from profiler.export import flat_arrays, lively, to_onnx
 from profiler.network import Network, analyze
 from pruner.main import app
@@ -182,6 +183,15 @@ def test_every_precision_is_told_closely_once_a_few_networks_were_compiled(
     assert report.failed == 0
     assert report.error is not None
     assert report.error < 0.1
+
+
+def test_there_is_a_workspace_where_something_contracts_and_none_beside_large_tensors_alone() -> None:
+    rules = memory_rules("tensorrt-rtx", "fp32")
+    x = torch.randn(1, 4, 8, 8)
+    plain, contracting = to_onnx(nn.MaxPool2d(2), (x,)), to_onnx(nn.Conv2d(4, 4, 3), (x,))
+    assert workspace_in(rules, 9_000_000, contracting) == 8_192_000
+    assert workspace_in(rules, 9_000_000, plain) == 0
+    assert workspace_in(None, 9_000_000, contracting) == 0
 
 
 def test_what_cannot_be_compiled_for_is_refused_and_no_row_claims_otherwise(network: Network, tmp_path: Path) -> None:

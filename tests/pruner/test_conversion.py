@@ -218,6 +218,7 @@ def test_engines_of_a_run_are_built_in_each_precision_with_all_that_they_need_be
     assert told["io_bytes"] == 8 * 16 * 16 * 4 + 8 * 4 * 4
     assert told["accuracy"]["after"]["top1"] == pytest.approx(told["accuracy"]["before"]["top1"], abs=0.2)
     assert told["plan"]["network_hash"] == "hash"
+    assert told["ahead_of_time_bound"]["workspace_bytes"] == 8_192_000 < told["ahead_of_time_bound"]["activation_bytes"]
     assert (run / told["onnx"]).is_file()
     assert told["sha256"] == {"file": hash_file(report.path), "onnx": hash_file(run / told["onnx"])}
 

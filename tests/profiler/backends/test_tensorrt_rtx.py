@@ -77,6 +77,13 @@ def test_turings_missing_matrix_product_is_explained_and_no_engine_is_left(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
 
 
+def test_a_refusal_names_what_the_user_gave_and_no_temporary_file(tmp_path: Path) -> None:
+    network = write_conv_net(tmp_path / "network.onnx")
+    with pytest.raises(BackendError, match="an engine from runs/mine: ") as found:
+        TensorRtRtx().build(network, tmp_path / "out.engine", BuildSettings(("7.5",), given="runs/mine"))
+    assert str(tmp_path) not in str(found.value)
+
+
 def test_an_operation_that_cannot_be_read_is_named_with_its_node(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])]
