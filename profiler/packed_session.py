@@ -118,7 +118,7 @@ class Session:
             row = self.timer.measure(spec, pieces, number, self.drift)
             self.bench.store.add_measurements(self.fingerprint, [row])
             self.alone[spec] = row
-            self.timed += 1
+            self.timed += row.failure is None
         return True
 
     def catch_up(self, progress: Callable[[str], None]) -> None:

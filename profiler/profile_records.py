@@ -41,7 +41,7 @@ class ProfileConfig:
     measure: MeasureConfig = field(default_factory=lambda: MeasureConfig(max_time_s=0.6, max_samples=40))
     copies: tuple[int, ...] = (1, 4)
     measure_copies: MeasureConfig = field(
-        default_factory=lambda: MeasureConfig(warmup_s=0.02, max_time_s=0.3, noise_target=0.005)
+        default_factory=lambda: MeasureConfig(warmup_s=0.02, min_time_s=0.05, max_time_s=0.3, noise_target=0.005)
     )
 
 

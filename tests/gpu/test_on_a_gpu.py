@@ -10,9 +10,12 @@ from lut.records import MeasureConfig
 from profiler.backends import BuildSettings, Settings, get_backend, statuses
 from profiler.engine_check import check_engine
 from profiler.gpu_watch import GpuWatch
+from profiler.network import analyze
 from profiler.nvml import Gpu, GpuFacts, find_gpu, open_gpu
+from profiler.profile import ProfileConfig, profile
 from profiler.worker_client import WorkerClient
 from tests.profiler.networks import INPUT_SHAPE, write_conv_net
+from tests.pruner.example_task import SmallNet, example_inputs
 
 FOUND = find_gpu()
 CONFIG = MeasureConfig(warmup_s=0.1, min_time_s=0.2, max_time_s=2.0)
@@ -100,6 +103,17 @@ def test_layers_add_up_to_the_whole_on_classic_tensorrt(network: Path) -> None:
     assert reply.failure is None
     assert reply.nodes
     assert all(node.ms >= 0 for node in reply.nodes)
+
+
+@pytest.mark.parametrize("backend", [name for name in NAMES if name != "tensorrt"], indirect=True)
+def test_units_in_packed_copies_fill_a_table_where_no_layers_are_timed(backend: str, tmp_path: Path) -> None:
+    network = analyze(SmallNet().eval(), example_inputs())
+    config = ProfileConfig(networks_min=3, networks_max=3, target_error=0.0)
+    report = profile(network, tmp_path / "t.db", backend=backend, config=config)
+    assert report.packed is not None
+    assert report.packed.failed == 0, str(report.packed)
+    assert report.predicted_ms is not None
+    assert report.predicted_ms > 0
 
 
 def test_an_engine_for_this_gpu_runs_here_and_a_damaged_one_does_not(engine: Path) -> None:
