@@ -115,6 +115,19 @@ def test_rows_measured_in_place_win_over_isolated_ones() -> None:
     assert table.set_aside == 1
 
 
+def test_corrected_rows_win_over_the_isolated_ones_that_they_correct_and_not_over_those_in_place() -> None:
+    isolated, corrected = (
+        replace(row((8, 8), 2.0), place="isolated"),
+        replace(row((8, 8), 2.5), place="corrected"),
+    )
+    table = LatencyTable(CPU, [isolated, corrected])
+    assert table.estimate(row((8, 8), 1.0).spec).ms == pytest.approx(2.5)
+    assert table.set_aside == 1
+    table = LatencyTable(CPU, [isolated, row((8, 8), 1.0), corrected])
+    assert table.estimate(row((8, 8), 1.0).spec).ms == pytest.approx(1.0)
+    assert table.set_aside == 2
+
+
 def test_the_wrong_number_of_channels_is_our_bug() -> None:
     with pytest.raises(ValueError, match="2 channel counts"):
         LatencyTable(CPU, [row((8, 8), 1.0)]).estimate_many(convolution(), [[8, 8, 8]])
