@@ -26,6 +26,11 @@ from lut.errors import BackendError
 SPREAD = 0.1
 """How far units' times alone typically lie from those in place, apart from what is common to all."""
 
+MOST_OVER_THE_FIRST = 1.5
+"""How much more than an engine of one copy, launch and all, another copy may cost: all may outgrow a cache."""
+SURE = 3.0
+"""Standard errors by which a time must be off to be called wrong."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -89,6 +94,18 @@ def slope(packed: Sequence[Packed]) -> TimeAlone:
     spread = float(np.sum(weights * (copies - middle) ** 2))
     found = float(np.sum(weights * (copies - middle) * times)) / spread
     return TimeAlone(found, 1 / math.sqrt(spread))
+
+
+def is_line(packed: Sequence[Packed]) -> bool:
+    """Whether engines of copies can stand on one line: a copy more costs something, and hardly more than the first.
+
+    Args:
+        packed: of at least two numbers of copies.
+    """
+    found = slope(packed)
+    first = min(packed, key=lambda each: each.copies)
+    most = MOST_OVER_THE_FIRST * first.median_ms / first.copies
+    return -SURE * found.error_ms <= found.ms <= most + SURE * found.error_ms
 
 
 def time_alone(unit: Sequence[Packed], borders: Sequence[Packed] = ()) -> TimeAlone:

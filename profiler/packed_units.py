@@ -13,7 +13,7 @@ from lut.records import MeasureConfig, Measurement, UnitSpec
 from profiler.backends import BuildSettings
 from profiler.export import write_onnx
 from profiler.inplace import SHORTEST_MS
-from profiler.isolated import Packed, TimeAlone, time_alone
+from profiler.isolated import Packed, TimeAlone, is_line, time_alone
 from profiler.kernel_roles import role_of
 from profiler.network import Network
 from profiler.packed_graphs import border_key, pack, pass_through
@@ -34,6 +34,9 @@ class Builds(Protocol):
     def build(self, path: Path, out: Path, settings: BuildSettings, *, timeout_s: float = 600.0) -> BuildReply:
         """Compile an ONNX file."""
 
+
+TRIES = 3
+"""How often engines of copies are timed until they agree."""
 
 Changed = Callable[[onnx.ModelProto, Path], frozenset[str]]
 """Which inputs and outputs of a network (given with its file) the runtime turns into other layouts."""
@@ -134,15 +137,25 @@ class UnitTimer:
         return self._borders.get(key, ())
 
     def _packed(self, piece: onnx.ModelProto, drift: float) -> list[Packed]:
-        found = []
-        for copies in self.copies:
-            path = self.folder / "packed.onnx"
-            write_onnx(pack(piece, copies), path)
-            reply = self.client.time(path, self.config)
-            if reply.failure is not None or not reply.median_ms:
-                raise BackendError(reply.failure or "no time came back")
-            found.append(Packed(copies, reply.median_ms / drift, min(reply.noise or 0.0, 1.0)))
-        return found
+        """Time engines of copies, again where something disturbed one: that only adds time, so the least counts."""
+        found: dict[int, Packed] = {}
+        for _ in range(TRIES):
+            for copies in self.copies:
+                again = self._engine(piece, copies, drift)
+                found[copies] = min(found.get(copies, again), again, key=lambda packed: packed.median_ms)
+            packed = list(found.values())
+            if is_line(packed):
+                return packed
+        told = ", ".join(f"{each.median_ms:.3g} ms with {each.copies}" for each in packed)
+        raise BackendError(f"its time does not grow with the copies as it must ({told}): the machine is disturbed")
+
+    def _engine(self, piece: onnx.ModelProto, copies: int, drift: float) -> Packed:
+        path = self.folder / "packed.onnx"
+        write_onnx(pack(piece, copies), path)
+        reply = self.client.time(path, self.config)
+        if reply.failure is not None or not reply.median_ms:
+            raise BackendError(reply.failure or "no time came back")
+        return Packed(copies, reply.median_ms / drift, min(reply.noise or 0.0, 1.0))
 
 
 def _row(spec: UnitSpec, config: MeasureConfig, found: TimeAlone) -> Measurement:

@@ -37,12 +37,13 @@ class SimulatedRuntime:
     Attributes:
         refuses: an operation that does not run alone.
         timed: how many engines were timed.
+        disturbed: share of the timings that something else on the machine made several times as long.
     """
 
     pid = None
 
-    def __init__(self, refuses: str | None = None) -> None:
-        self.refuses = refuses
+    def __init__(self, refuses: str | None = None, disturbed: float = 0.0) -> None:
+        self.refuses, self.disturbed = refuses, disturbed
         self.timed = 0
         self._generator = np.random.default_rng(0)
 
@@ -55,6 +56,8 @@ class SimulatedRuntime:
         if self.refuses and {node.op_type for node in model.graph.node} == {self.refuses}:
             return TimeReply(failure=f"{self.refuses} does not run alone here")
         ms = true_ms(model) * (1 + NOISE * self._generator.standard_normal())
+        if reference is None and self._generator.random() < self.disturbed:
+            ms *= self._generator.uniform(3, 30)
         beside = None if reference is None else true_ms(onnx.load(reference))
         return TimeReply(samples_ms=(ms,), median_ms=ms, noise=NOISE, reference_median_ms=beside)
 

@@ -169,6 +169,24 @@ def test_a_unit_that_does_not_run_alone_is_a_row_and_is_told(variants: Variants,
     assert Predictor(variants.network.units, table, allow_missing=True).missing
 
 
+def test_timings_that_were_disturbed_are_taken_again(variants: Variants, tmp_path: Path) -> None:
+    report = fill(variants, tmp_path / "t.db", SimulatedRuntime(disturbed=0.1), FEW)
+    assert report.packed is not None
+    assert report.packed.failed == 0
+    pieces = Pieces(variants.at({}), Owners.of(variants))
+    with TableFile(tmp_path / "t.db") as store:
+        alone = {row.spec: row for row in store.measurements(FINGERPRINT) if row.place == "isolated"}
+    for number, unit in enumerate(variants.network.units):
+        piece = pieces.cut_out(number)
+        assert piece is not None
+        assert alone[unit.spec(variants.network.widths)].median_ms == pytest.approx(work_ms(piece), rel=0.1, abs=2e-3)
+
+
+def test_a_machine_that_is_always_disturbed_makes_failures_and_no_times(variants: Variants, tmp_path: Path) -> None:
+    report = fill(variants, tmp_path / "t.db", SimulatedRuntime(disturbed=0.9), FEW)
+    assert "the machine is disturbed" in str(report.packed)
+
+
 def test_a_runtime_that_times_no_nodes_is_profiled_by_whole_networks(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
