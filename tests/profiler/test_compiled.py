@@ -76,6 +76,29 @@ def test_without_a_contraction_there_is_no_workspace() -> None:
     assert (memory.peak_activation_bytes, memory.workspace_bytes) == (copied + pooled, 0)
 
 
+class Stem(nn.Module):
+    """The first block of a shrunk residual network, behind its pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 62, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.block = nn.Sequential(
+            nn.Conv2d(62, 62, 1), nn.ReLU(), nn.Conv2d(62, 22, 3, padding=1), nn.ReLU(), nn.Conv2d(22, 92, 1)
+        )
+        self.short = nn.Conv2d(62, 92, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return torch.relu(self.block(x) + self.short(x))
+
+
+@pytest.mark.parametrize(("size", "said"), [(32, 91_648), (256, 5_865_472), (320, 10_291_200), (384, 14_819_328)])
+def test_tensors_lie_where_the_workspace_leaves_room(size: int, said: int) -> None:
+    """What TensorRT for RTX 1.7.1 says beside the workspace: up to 256 pixels in proportion to them, then more."""
+    structure = read_structure(Stem().eval(), (torch.randn(1, 3, size, size),))
+    assert compiled_liveness(structure, MEMORY).at(full_widths(structure.groups)).peak_activation_bytes == said
+
+
 def test_without_packing_a_compiler_needs_the_live_tensors() -> None:
     network = known("resnet18")
     live = compiled_liveness(network.structure, MemoryRules()).at(network.widths)
