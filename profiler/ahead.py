@@ -21,8 +21,9 @@ from lut.records import AHEAD_OF_TIME, DeviceFingerprint
 from profiler.backends import BuildSettings, get_backend, memory_rules
 from profiler.backends.interface import Array
 from profiler.export import write_onnx
-from profiler.precision import PRECISIONS, Precision, Remainder, remainder_for, to_device
+from profiler.precision.devices import remainder_for, to_device
 from profiler.precision.linear import PRODUCTS
+from profiler.precision.offered import PRECISIONS, Precision, Remainder
 from profiler.worker_client import WorkerClient
 
 MAX_AUX_STREAMS = 0

@@ -20,7 +20,9 @@ from profiler.compiled_units import Fusion, fusion_of
 from profiler.export import flat_arrays, lively, write_onnx
 from profiler.kernel_roles import SYNC
 from profiler.node_fates import name_nodes
-from profiler.precision import Precision, to_device, to_precision
+from profiler.precision.convert import to_precision
+from profiler.precision.devices import to_device
+from profiler.precision.offered import Precision
 from profiler.variants import Variants
 
 STREAMS = 8

@@ -15,8 +15,10 @@ from profiler.backends.inputs import random_inputs
 from profiler.backends.interface import Array
 from profiler.export import largest_difference
 from profiler.free_batch import at_batch, free_inputs
-from profiler.precision import Converted, Fitted, Precision, Remainder, convert_for, remainder_for
+from profiler.precision.convert import Converted
+from profiler.precision.devices import Fitted, convert_for, remainder_for
 from profiler.precision.linear import NO_FP32_PRODUCT
+from profiler.precision.offered import Precision, Remainder
 from profiler.precision.running import opened
 from profiler.progress import Event, Progress, silent
 from pruner.calibration import calibration_feeds, file_inputs

@@ -15,8 +15,7 @@ from lut.records import MeasureConfig
 from profiler.backends import MEMORY, get_backend
 from profiler.backends.tensorrt_rtx import check_capability
 from profiler.graph_memory import graph_memory
-from profiler.precision import Precision, Remainder
-from profiler.precision.offered import refuse_precision
+from profiler.precision.offered import Precision, Remainder, refuse_precision
 from profiler.progress import Event, Progress, silent
 from profiler.worker_client import WorkerClient
 from pruner.atomic import write_text

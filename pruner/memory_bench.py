@@ -16,7 +16,7 @@ from profiler.ahead_profile import bound_of
 from profiler.backends import MEMORY
 from profiler.blocks import Block
 from profiler.export import flat_arrays, lively
-from profiler.precision import Precision
+from profiler.precision.offered import Precision
 from profiler.progress import Event, Progress
 from profiler.variants import Variants
 from pruner.bench import Bench

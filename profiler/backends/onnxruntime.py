@@ -1,7 +1,8 @@
 """ONNX Runtime on the CPU: runs networks anywhere, and tells what each node of them costs in place."""
 
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from profiler.device import affinity, read_cpu, usable_cores
 INSTALL = 'pip install "latprune[onnxruntime]"'
 PROVIDER = CPU.name
 ERRORS_ONLY = 3
+WARNINGS = 2
+"""Of what severity on ONNX Runtime's own code speaks; the latter is its default."""
 FATAL_ONLY = 4
 RUN_SETTINGS: tuple[Attribute, ...] = (
     ("execution", "sequential"),
@@ -216,6 +219,21 @@ def import_runtime() -> Any:
     except ImportError as error:
         raise BackendError(f"ONNX Runtime is not installed ({error}). Install it: {INSTALL}") from error
     return onnxruntime
+
+
+@contextlib.contextmanager
+def saying_only_errors() -> Iterator[None]:
+    """What ONNX Runtime's own code warns of is not said meanwhile.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    runtime = import_runtime()
+    runtime.set_default_logger_severity(ERRORS_ONLY)
+    try:
+        yield
+    finally:
+        runtime.set_default_logger_severity(WARNINGS)
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

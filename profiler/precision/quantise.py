@@ -11,14 +11,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from lut.errors import BackendError
 from profiler.backends.inputs import name_feeds
 from profiler.backends.interface import Array, Feeds
-from profiler.backends.onnxruntime import ERRORS_ONLY, INSTALL
+from profiler.backends.onnxruntime import INSTALL, saying_only_errors
 
 QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 OPTIONS = {
@@ -29,8 +28,6 @@ OPTIONS = {
 }
 MEANINGLESS = ("pre-processing before quantization",)
 """The exporter has prepared the file already."""
-WARNINGS = 2
-"""ONNX Runtime's own default of what its code says."""
 
 
 class _Reader:
@@ -57,7 +54,6 @@ def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.Mod
         BackendError: ONNX Runtime is not installed, or the batches are not the network's inputs.
     """
     try:
-        import onnxruntime as runtime
         import onnxruntime.quantization as tool
     except ImportError as error:
         raise BackendError(f"Quantising needs ONNX Runtime ({error}). Install it: {INSTALL}") from error
@@ -67,7 +63,8 @@ def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.Mod
     copy.CopyFrom(model)
     with tempfile.TemporaryDirectory(prefix="latprune-") as folder:
         out = Path(folder, "int8.onnx")
-        with _heard(runtime) as warned:
+        # the graph that is run for the scales alone is nobody's to deploy, so what is said of it does not matter
+        with saying_only_errors(), _heard() as warned:
             tool.quantize_static(
                 copy,
                 str(out),
@@ -83,24 +80,21 @@ def quantise(model: onnx.ModelProto, batches: Sequence[Feeds]) -> tuple[onnx.Mod
 
 
 @contextlib.contextmanager
-def _heard(runtime: Any) -> Iterator[list[str]]:
+def _heard() -> Iterator[list[str]]:
     """Collect what is warned of, so that nothing of it reaches the terminal as it is.
 
-    The quantiser tells everybody, by the root logger and by Python's warnings. What ONNX Runtime's own code says of the
-    graph that is run for the scales alone is left out: nobody deploys that one.
+    The quantiser tells everybody, by the root logger and by Python's warnings.
     """
     root, told = logging.getLogger(), list[str]()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = [_Collector(told)]
     root.setLevel(logging.WARNING)
-    runtime.set_default_logger_severity(ERRORS_ONLY)
     try:
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             yield told
         told.extend(str(one.message) for one in found)
     finally:
-        runtime.set_default_logger_severity(WARNINGS)
         root.handlers[:] = handlers
         root.setLevel(level)
 

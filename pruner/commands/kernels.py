@@ -14,7 +14,7 @@ from pruner.show import format_percent
 if TYPE_CHECKING:
     from profiler.blocks import Block
     from profiler.network import Network
-    from profiler.precision import Precision
+    from profiler.precision.offered import Precision
     from profiler.progress import Progress
 
 DEFAULT_CAPABILITY = "8.6"
@@ -49,7 +49,7 @@ class KernelTarget:
             BackendError: TensorRT for RTX is missing, or cannot compile for the device.
         """
         from profiler.backends.tensorrt_rtx import TensorRtRtx, check_capability
-        from profiler.precision import PRECISIONS
+        from profiler.precision.offered import PRECISIONS
 
         chosen = precision or "fp32"
         if chosen not in PRECISIONS:

@@ -15,7 +15,7 @@ from profiler.compiled_units import Fusion, fusion_of, node_units, place_units
 from profiler.compiler_fusion import FusionSettings, find_padding, paddings, probe_padding, read_fusion
 from profiler.network import analyze
 from profiler.node_fates import name_nodes
-from profiler.precision import to_precision
+from profiler.precision.convert import to_precision
 from profiler.variants import Variants, prepare
 from tests.pruner.networks import GatedNet, ResidualNet
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lut.errors import LatpruneError, TaskError
 from profiler.backends import get_backend
 from profiler.export import to_onnx
-from profiler.precision import convert
+from profiler.precision.convert import convert
 from pruner.calibration import calibration_feeds, in_file_batches
 from pruner.conversion import convert_run
 from pruner.deploy import ExportConfig, export_run

@@ -16,7 +16,7 @@ from torch.nn import functional
 from lut.errors import LatpruneError
 from profiler.backends.interface import Array
 from profiler.export import to_onnx
-from profiler.precision import convert, to_precision
+from profiler.precision.convert import convert, to_precision
 from profiler.precision.running import opened
 from tests.profiler.networks import INPUT_SHAPE, write_conv_net, write_model
 

@@ -12,8 +12,8 @@ from profiler.backends import BuildSettings
 from profiler.backends.interface import Array
 from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.export import to_onnx, write_onnx
-from profiler.precision import convert, convert_for
-from profiler.precision.devices import fp32_products
+from profiler.precision.convert import convert
+from profiler.precision.devices import convert_for, fp32_products
 from profiler.precision.running import opened
 
 pytest.importorskip("onnxruntime")
