@@ -1,6 +1,7 @@
 """Write a network as ONNX with PyTorch's own exporter, and check the file against the module."""
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from profiler.export_graph import finish, fold, quiet, tidy
 from profiler.folding import drop, fold_norms
 from profiler.trace import undisturbed, without_fusing
 
+_CODE = re.compile(r'File "([^"]+)", line (\d+), in \w+\n([^\n]+)')
 OUTPUTS_MATCH = 1e-4
 """Largest relative difference of an exported file's outputs from the network's."""
 
@@ -66,7 +68,9 @@ def _exported(model: nn.Module, inputs: Sequence[Any], free: dict[str, Any] | No
             )
         except Exception as error:
             why = error.__cause__ or error  # the exporter's own words say only in which of its steps it failed
-            raise LatpruneError(f"PyTorch's exporter cannot write this network as ONNX: {_said(why)}") from error
+            raise LatpruneError(
+                f"PyTorch's exporter cannot write this network as ONNX: {_said(why)}{_place(why)}"
+            ) from error
         if program is None:
             raise LatpruneError("PyTorch's exporter gave no ONNX program.")
         return program.model
@@ -76,6 +80,18 @@ def _said(error: BaseException) -> str:
     """The first line of an error, with the next where that only announces it."""
     lines = [line.strip("- ") for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _place(error: BaseException) -> str:
+    """The line of the network's code that an error of the exporter tells, with what to do about it, or nothing."""
+    found = _CODE.findall(str(error).partition("Original traceback:")[2])
+    if not found:
+        return ""
+    file, line, code = found[-1]
+    return (
+        f" This is line {line} of {file}: {code.strip()}. Write it otherwise in the network, or deploy the part "
+        "without it: network(model) in the task names that part (tasks/README.md)."
+    )
 
 
 def write_onnx(proto: onnx.ModelProto, path: Path) -> None:

@@ -73,3 +73,24 @@ def test_convolutions_of_volumes_need_no_bias() -> None:
     inputs = (torch.randn(1, 2, 5, 6, 7),)
     found = list(evaluate(to_onnx(network, inputs).SerializeToString(), flat_arrays(inputs)).values())
     assert largest_difference(found, output_arrays(network, inputs)) <= 1e-5
+
+
+TOLD = """
+While executing %view_4 : [num_users=1] = call_function[target=torch.ops.aten.view.default]
+Original traceback:
+File "timm/models/maxxvit.py", line 888, in forward
+    x = x + self.drop_path1(self.ls1(self._partition_attn(self.norm1(x))))
+  File "timm/models/maxxvit.py", line 334, in forward
+    x = x.transpose(1, 2).reshape(restore_shape + (-1,))
+Use tlparse to see full graph.
+"""
+"""Of torch 2.14.1 about timm 1.0.31's maxvit_tiny_rw_224, shortened."""
+
+
+def test_a_refusal_tells_the_line_of_the_networks_code_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError(f"It cannot be done!\n{TOLD}")
+
+    monkeypatch.setattr("torch.onnx.export", refuse)
+    with pytest.raises(LatpruneError, match=r"done! This is line 334 of .*maxxvit\.py: x = .*network\(model\)"):
+        to_onnx(nn.Linear(4, 4), (torch.randn(1, 4),))
