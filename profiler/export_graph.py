@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator
 from math import prod
+from string import ascii_lowercase
 
 import numpy as np
 import onnx
@@ -165,7 +166,8 @@ def tidy(model: onnx_ir.Model) -> None:
     """Leave out what does nothing, in place.
 
     A weight is not repeated for each matrix that it is multiplied with, and a tensor whose strides alone are set anew
-    (`as_strided`, written as a look-up of every single element) is taken as it is.
+    (`as_strided`, written as a look-up of every single element) is taken as it is. An einsum's indices become small
+    letters, which all runtimes read.
     """
     for node in list(model.graph):
         if node.op_type == "MatMul":
@@ -173,6 +175,8 @@ def tidy(model: onnx_ir.Model) -> None:
             _multiply_once(node, 1, 0)
         elif node.op_type == "Gather":
             _reshape_only(node)
+        elif node.op_type == "Einsum":
+            _write_small(node)
     optimizer.remove_unused_nodes(model)
 
 
@@ -188,6 +192,15 @@ def _multiply_once(node: onnx_ir.Node, own: int, other: int) -> None:
     before, after, partner = _lengths(made.inputs[0]), _lengths(source), _lengths(node.inputs[other])
     if before and after and partner and len(before) > 1 and before[-2:] == after[-2:] and partner[:-2] == after[:-2]:
         node.replace_input_with(own, made.inputs[0])
+
+
+def _write_small(node: onnx_ir.Node) -> None:
+    """Name an einsum's indices by small letters, from the first; TensorRT takes no capitals."""
+    equation = (node.attributes.get_string("equation") or "").replace(" ", "")
+    letters = dict.fromkeys(letter for letter in equation if letter.isalpha())
+    if len(letters) <= len(ascii_lowercase):
+        small = str.maketrans(dict(zip(letters, ascii_lowercase, strict=False)))
+        node.attributes["equation"] = onnx_ir.AttrString("equation", equation.translate(small))
 
 
 def _reshape_only(node: onnx_ir.Node) -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError
+from profiler.backends.interface import BuildSettings
 from profiler.backends.onnxruntime import evaluate
+from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx, write_onnx
 
 
@@ -94,3 +96,22 @@ def test_a_refusal_tells_the_line_of_the_networks_code_and_what_to_do(monkeypatc
     monkeypatch.setattr("torch.onnx.export", refuse)
     with pytest.raises(LatpruneError, match=r"done! This is line 334 of .*maxxvit\.py: x = .*network\(model\)"):
         to_onnx(nn.Linear(4, 4), (torch.randn(1, 4),))
+
+
+class Sums(nn.Module):
+    """Sums over products, their indices written as people like to write them."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.einsum("B H I D, B H J D -> B H I J", x, y)
+
+
+def test_indices_of_an_einsum_are_small_letters_which_every_runtime_reads(tmp_path: Path) -> None:
+    inputs = (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 6, 5))
+    model = to_onnx(Sums(), inputs)
+    equations = [a.s for node in model.graph.node for a in node.attribute if a.name == "equation"]
+    assert equations == [b"abcd,abed->abce"]
+    found = evaluate(model.SerializeToString(), flat_arrays(inputs))
+    assert largest_difference(list(found.values()), output_arrays(Sums(), inputs)) < 1e-5
+    pytest.importorskip("tensorrt_rtx")
+    write_onnx(model, tmp_path / "sums.onnx")
+    TensorRtRtx().build(tmp_path / "sums.onnx", tmp_path / "sums.engine", BuildSettings(("8.6",)))
