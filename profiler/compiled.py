@@ -75,6 +75,8 @@ def _kind(step: Step) -> Kind:
     name = step.name
     if name in CONTRACTIONS:
         return "contraction"
+    if "attention" in name:
+        return "attention"
     if name in POOLS:
         return "pool"
     if name in RESIZES:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-Kind = Literal["contraction", "pool", "library", "pointwise", "curve", "norm", "mean", "join", "split", "generated"]
+Kind = Literal[
+    "contraction", "attention", "pool", "library", "pointwise", "curve", "norm", "mean", "join", "split", "generated"
+]
 """What an operation is to the compiler.
 
 contraction: convolutions and matrix products; they absorb what follows element by element.
+attention: as one operation, though it contracts twice; it is generated, and absorbs nothing.
 pool, library: pooling, and resizing, which fuse with nothing.
 pointwise: sums and ReLUs, which convolutions compute themselves.
 curve, norm: all other functions of single elements; a BatchNorm that stands by itself is a norm.

@@ -72,7 +72,7 @@ def lifetimes(
             elif read or (value in schedule.homes and schedule.maker[value] in schedule.time):
                 extend(home, born, *read)
     tensors = sorted((Lifetime(value, *span) for value, span in spans.items()), key=lambda life: life.first)
-    return Timeline(tuple(tensors), tuple(time for kernel, time in schedule.time.items() if kernel.contracts))
+    return Timeline(tuple(tensors), tuple(time for kernel, time in schedule.time.items() if schedule.contracts(kernel)))
 
 
 def network_lifetimes(
@@ -124,6 +124,9 @@ class _Schedule:
 
     def is_channels_last(self, kernel: Kernel) -> bool:
         return self.operations[kernel.operations[0]].kind in CHANNELS_LAST
+
+    def contracts(self, kernel: Kernel) -> bool:
+        return kernel.contracts or any(self.operations[number].kind == "attention" for number in kernel.operations)
 
     def is_only(self, kernel: Kernel, kind: str) -> bool:
         return {self.operations[number].kind for number in kernel.operations} == {kind}

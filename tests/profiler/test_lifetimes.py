@@ -109,6 +109,8 @@ def test_contractions_and_they_alone_need_a_workspace() -> None:
         operation("pointwise", (4, 3), 5),
     ]
     assert lifetimes(chain, SAME, leaving=[5]).contractions == (2, 8)
+    attended = [operation("contraction", (0,), 1), operation("attention", (1,), 2), operation("generated", (2,), 3)]
+    assert lifetimes(attended, SAME, leaving=[3]).contractions == (2, 4)
 
 
 def test_a_sum_with_what_lies_elsewhere_is_copied_into_the_concatenation() -> None:
