@@ -61,17 +61,17 @@ def test_what_a_gpu_tells_of_a_time_is_handed_on(tmp_path: Path, monkeypatch: py
     assert report.to_json()["command"] == "trtexec"
 
 
-def test_a_runtime_that_times_no_nodes_makes_no_table_and_says_why(
+def test_a_runtime_that_times_nothing_makes_no_table_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = SimpleNamespace(
         name="onnxruntime-cuda",
-        status=lambda: BackendStatus("onnxruntime-cuda", True, "1.31", ("measures",), "no times of single nodes"),
+        status=lambda: BackendStatus("onnxruntime-cuda", True, "1.31", ("builds",), "no GPU is here"),
     )
     monkeypatch.setattr(profile, "get_backend", lambda name: whole)
     done = CliRunner().invoke(
         app, ["profile", "torchvision:resnet18", "--table", str(tmp_path / "t.db"), "--backend", "onnxruntime-cuda"]
     )
     assert done.exit_code == 2
-    assert "no times of single nodes" in done.stderr
+    assert "no GPU is here" in done.stderr
     assert not list(tmp_path.iterdir())
