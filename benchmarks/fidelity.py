@@ -3,7 +3,7 @@
 A cell is one network on one runtime, in a process of its own. Finished cells are kept in `runs/fidelity`, failed ones
 too, and only `--again` measures one anew: an interrupted sweep goes on where it was. When all cells of a runtime are
 there, each network is profiled once more into a table with the rows of the others, and it is seen what these rows are
-worth to a network of which little is measured yet.
+worth to a network of which little is measured yet. Networks by which nothing was chosen are predicted and measured.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.fidelity_again import predict_again
 from benchmarks.fidelity_figures import judge_ours, judge_twice
-from benchmarks.fidelity_networks import NAMES, QUICK, RUNTIMES
+from benchmarks.fidelity_networks import NAMES, QUICK, RUNTIMES, UNSEEN
 from benchmarks.fidelity_report import write_report
 from benchmarks.fidelity_store import (
     ROOT,
@@ -146,7 +146,7 @@ def ready_for_transfer(sweep: Sweep, names: Sequence[str], runtime: str) -> bool
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join((*NAMES, *UNSEEN))}")
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="measure these anew, or `all`")
     parser.add_argument("--transfer", action="store_true", help="with the others' tables, though not all are there")
@@ -171,12 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 where a cell failed, 2 for an unknown name, 130 when stopped.
     """
     options = parse(arguments)
-    every = [QUICK] if options.quick else list(NAMES)
-    unknown = ({*options.only, *options.again} - {"all"}) - set(every)
+    every, unseen = ([QUICK], []) if options.quick else (list(NAMES), list(UNSEEN))
+    unknown = ({*options.only, *options.again} - {"all"}) - {*every, *unseen}
     if unknown:
-        say(f"There is no network {sorted(unknown)[0]!r}; there are {', '.join(every)}.")
+        say(f"There is no network {sorted(unknown)[0]!r}; there are {', '.join((*every, *unseen))}.")
         return 2
-    names = [name for name in every if name in options.only] if options.only else every
+    names = [name for name in (*every, *unseen) if not options.only or name in options.only]
+    others_too = [name for name in names if name in every]
     again = set(names) if "all" in options.again else set(options.again)
     sweep = Sweep(options.store, options.timeout, options.quick, options.seconds)
     if options.predict:
@@ -189,12 +190,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for runtime in options.runtimes
                 if options.transfer or (len(every) > 1 and ready_for_transfer(sweep, every, runtime))
             ]
-            sweep.run(sweep.missing(names, ready, Transfer, again), Transfer)
-            sweep.run(sweep.missing(names, ready, Reuse, again), Reuse)
+            sweep.run(sweep.missing(others_too, ready, Transfer, again), Transfer)
+            sweep.run(sweep.missing(others_too, ready, Reuse, again), Reuse)
         except KeyboardInterrupt:
             say("Stopped; the same command goes on where it was.")
             return 130
-    failed = write_report(every, options.store, options.out)
+    failed = write_report(every, unseen, options.store, options.out)
     say(str(options.out))
     return 1 if failed else 0
 

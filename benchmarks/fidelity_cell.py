@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.fidelity_networks import RUNTIMES, make_network
+from benchmarks.fidelity_networks import RUNTIMES, UNSEEN, make_network
 from benchmarks.fidelity_peers import ISOLATED, SCALED, predict_whole
 from benchmarks.fidelity_store import Cell, Profiled, Vector, path_of, read_setting, table_of, write_cell
 from benchmarks.fidelity_vectors import choose_vectors
@@ -95,7 +95,7 @@ def measure_cell(name: str, runtime: str, store: Path, limits: Limits) -> Cell:
         client.fingerprint()
         with keeping_off(client.pid), tempfile.TemporaryDirectory(prefix="latprune-") as folder:
             _Bench(cell, variants, client, open_table(path, backend=runtime), report, Path(folder)).run(
-                limits, path_of(store, name, runtime).with_suffix(".predicted.json")
+                limits, path_of(store, name, runtime).with_suffix(".predicted.json"), peers=name not in UNSEEN
             )
     return cell
 
@@ -136,8 +136,8 @@ class _Bench:
         half = {name: max(1, size // 2) for name, size in self.network.widths.items()}
         write_onnx(variants.at(variants.widths_removal(half)), self.reference)
 
-    def run(self, limits: Limits, predicted: Path) -> None:
-        """Predict, keep the predictions, measure twice, and ask the peers."""
+    def run(self, limits: Limits, predicted: Path, *, peers: bool) -> None:
+        """Predict, keep the predictions, measure twice, and ask the peers if wanted."""
         with _timed(self.cell, "predict"):
             self.predict(limits.each)
             write_cell(predicted, self.cell, read_setting())
@@ -147,8 +147,9 @@ class _Bench:
                     vector.passes_ms.append(self.measure(vector.widths, limits.measure))
                 if number == 0:
                     self.measure_again(limits.measure)
-        with _timed(self.cell, "peers"):
-            self.ask_peers(limits.isolated_s)
+        if peers:
+            with _timed(self.cell, "peers"):
+                self.ask_peers(limits.isolated_s)
 
     def predict(self, each: int) -> None:
         """Choose held-out vectors and predict them."""

@@ -1,9 +1,13 @@
 """The networks of the fidelity sweep: those whose memory is compared, at sizes that one core runs quickly."""
 
+from collections.abc import Callable
+
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from benchmarks.memory_networks import NETWORKS as MAKERS
+from benchmarks.unseen_networks import GhostNet, MobileVit, UNet
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -25,6 +29,15 @@ NAMES = {
 
 SHAPES = {"retinanet": (1, 3, 160, 160), "edsr": (1, 3, 48, 48)}
 """Of the inputs of those that would take long at the size at which their memory is looked at."""
+
+UNSEEN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "unet": (UNet, (1, 3, 96, 96)),
+    "ghostnet": (GhostNet, (1, 3, 160, 160)),
+    "mobilevit": (MobileVit, (1, 3, 128, 128)),
+    "convnext_tiny": (lambda: torchvision.models.convnext_tiny(weights=None), (1, 3, 112, 112)),
+    "swin_t": (lambda: torchvision.models.swin_t(weights=None), (1, 3, 112, 112)),
+}
+"""Networks by which nothing was chosen, with the shapes of their inputs: they are predicted and measured, no more."""
 
 QUICK = "tiny"
 """The network of `--quick`."""
@@ -58,5 +71,5 @@ def make_network(name: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     if name == QUICK:
         return Tiny().eval(), torch.randn(2, 3, 16, 16)
-    maker, shape = MAKERS[NAMES[name]]
+    maker, shape = UNSEEN[name] if name in UNSEEN else MAKERS[NAMES[name]]
     return maker().eval(), torch.randn(SHAPES.get(name, shape))

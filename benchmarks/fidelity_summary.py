@@ -35,11 +35,7 @@ def summarize(lines: Sequence[Line]) -> str:
     absent = [f"{line.name} on {line.runtime}" for line in lines if line.cell is None]
     bullets = []
     if done:
-        misses = [f"{line.name} on {line.runtime} ({', '.join(m)})" for line, f in done if (m := missed(f))]
-        bullets.append(
-            f"Of {len(done)} networks on a runtime {len(done) - len(misses)} reach all four goals"
-            + (f"; the others, with what they miss: {'; '.join(misses)}." if misses else ".")
-        )
+        bullets.append(f"Of {len(done)} networks on a runtime {_reached(done)}")
         for runtime in dict.fromkeys(line.runtime for line, _ in done):
             own = [(line, figures) for line, figures in done if line.runtime == runtime]
             bullets.append(_of_runtime(runtime, own))
@@ -51,6 +47,25 @@ def summarize(lines: Sequence[Line]) -> str:
     if absent:
         bullets.append(f"Not run: {', '.join(absent)}.")
     return "\n".join(f"* {bullet}" for bullet in bullets)
+
+
+def summarize_unseen(lines: Sequence[Line]) -> list[str]:
+    """The same of networks by which nothing was chosen; no bullet where none was run."""
+    done = [(line, judge_ours(line.finished.vectors)) for line in lines if line.finished]
+    if not done:
+        return []
+    twice = _mean([judge_twice(line.finished.vectors).mae for line, _ in done if line.finished])
+    mean = _mean([figures.mae for _, figures in done])
+    return [
+        f"* Of {len(done)} by which nothing was chosen {_reached(done)} Mean error {mean}, measuring twice {twice}."
+    ]
+
+
+def _reached(done: Sequence[tuple[Line, Figures]]) -> str:
+    misses = [f"{line.name} on {line.runtime} ({', '.join(m)})" for line, f in done if (m := missed(f))]
+    return f"{len(done) - len(misses)} reach all four goals" + (
+        f"; the others, with what they miss: {'; '.join(misses)}." if misses else "."
+    )
 
 
 def missed(figures: Figures) -> list[str]:

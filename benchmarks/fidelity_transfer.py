@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.fidelity_cell import limits_of, parse_cell, to_profiled
-from benchmarks.fidelity_networks import make_network
-from benchmarks.fidelity_store import Transfer, path_of, read_setting, table_of, write_cell
+from benchmarks.fidelity_networks import UNSEEN, make_network
+from benchmarks.fidelity_store import Transfer, path_of, read_setting, write_cell
 from lut import LatencyTable, TableError, TableFile
 from lut.merge import merge
 from profiler.network import Network, analyze
@@ -18,10 +18,9 @@ from profiler.profile import ProfileConfig, profile
 
 
 def others_tables(store: Path, name: str, runtime: str) -> dict[str, Path]:
-    """The tables of all other networks on a runtime, by the network's name."""
-    own = table_of(store, name, runtime)
-    found = sorted(path for path in store.glob(f"*.{runtime}.db") if path != own)
-    return {path.name.removesuffix(f".{runtime}.db"): path for path in found}
+    """The tables of all other networks on a runtime, by the network's name; those of `UNSEEN` are left out."""
+    found = {path.name.removesuffix(f".{runtime}.db"): path for path in sorted(store.glob(f"*.{runtime}.db"))}
+    return {other: path for other, path in found.items() if other != name and other not in UNSEEN}
 
 
 def measure_transfer(name: str, runtime: str, store: Path, config: ProfileConfig) -> Transfer:

@@ -286,6 +286,20 @@ def test_tables_of_all_other_networks_on_the_runtime_are_taken(tmp_path: Path) -
         fidelity_transfer.measure_transfer("tiny", "tensorrt", tmp_path, fidelity_cell.QUICK.profile)
 
 
+def test_unseen_networks_give_no_rows_to_others_and_are_told_apart(tmp_path: Path) -> None:
+    for name in ("vit", "edsr", "unet"):
+        table_of(tmp_path, name, "openvino").touch()
+    assert list(fidelity_transfer.others_tables(tmp_path, "vit", "openvino")) == ["edsr"]
+    write_cell(path_of(tmp_path, "unet", "openvino"), finished(), read_setting())
+    lines = read_lines(["vit"], tmp_path), read_lines(["unet"], tmp_path)
+    report = make_report(*lines)
+    before, after = report.split("## Networks by which nothing was chosen")
+    assert "Of 1 by which nothing was chosen" in before
+    assert "| unet |" not in before
+    assert "| unet |" in after
+    assert "Of 1 networks" not in report
+
+
 def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["--only", "resnet19", "--store", str(tmp_path)]) == 2
     assert "resnet19" in capsys.readouterr().err
