@@ -35,10 +35,11 @@ from benchmarks.coverage_models import Subject
 from benchmarks.coverage_records import UNFINISHED, Ours
 from lut.records import ChannelGroup
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import awaken, cut, lost_positions, relative_difference, zero
+from profiler.cut import awaken, cut, lost_positions, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
-from profiler.trace import undisturbed
+from profiler.outputs import relative_difference
 from profiler.trial import find_groups
+from profiler.undisturbed import undisturbed
 
 SEED = 17
 """Of the removals compared; the proof inside `find_groups` takes others."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lut.records import ChannelGroup
-from profiler.trace import tensors_of, undisturbed
+from profiler.outputs import tensors_of
+from profiler.undisturbed import undisturbed
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Each parameter's shape by its name."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torchvision.ops import FrozenBatchNorm2d
 
-from profiler.trace import tensors_of
+from profiler.outputs import tensors_of
 
 FAMILIES = {
     "classification": torchvision.models,

@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_map
 
 from lut.records import ChannelGroup
 from profiler.branches import Block
-from profiler.cut import cut, relative_difference, zero
+from profiler.cut import cut, zero
 from profiler.network import Network
+from profiler.outputs import relative_difference
 from profiler.program_module import install
 from profiler.proof import EXACT, ROUNDING, Proof, double_by_default
 

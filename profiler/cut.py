@@ -19,7 +19,6 @@ from profiler.branches import Block, Written, masked, without
 from profiler.dropping import drop_tensors, owners_of
 from profiler.narrowing import narrow_program, outermost
 from profiler.program_module import install
-from profiler.trace import tensors_of
 
 Removal = Mapping[str, Collection[int]]
 """For each group's name the choices that go."""
@@ -326,20 +325,3 @@ def awake_copy(model: nn.Module, seed: int = 0) -> nn.Module:
             else:
                 module._buffers[leaf] = new
     return fresh
-
-
-def relative_difference(one: Any, other: Any) -> float:
-    """Largest difference between two outputs' tensors over the largest element; infinite where shapes differ."""
-    worst = 0.0
-    first, second = tensors_of(one), tensors_of(other)
-    if len(first) != len(second):
-        return float("inf")
-    for a, b in zip(first, second, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if not a.numel() or not a.dtype.is_floating_point:
-            continue
-        scale = max(float(b.abs().max()), 1e-12)
-        difference = float((a.double() - b.double()).abs().max()) / scale
-        worst = max(worst, difference if difference == difference else float("inf"))
-    return worst

@@ -18,7 +18,7 @@ from lut.errors import LatpruneError
 from profiler.collecting import without_collecting
 from profiler.export_graph import finish, fold, quiet, tidy
 from profiler.folding import drop, fold_norms
-from profiler.trace import undisturbed, without_fusing
+from profiler.undisturbed import undisturbed, without_fusing
 
 _CODE = re.compile(r'File "([^"]+)", line (\d+), in \w+\n([^\n]+)')
 OUTPUTS_MATCH = 1e-4

@@ -22,8 +22,9 @@ from lut.program import Axis
 from lut.records import ChannelGroup, Coordinate
 from profiler.kinds import find_kinds, multiplicities
 from profiler.labels import Labels, Layers, ParameterDimension, compact, varying
+from profiler.recording import record
 from profiler.rules import propagate
-from profiler.trace import Trace, record
+from profiler.trace import Trace
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from lut.errors import LatpruneError
 from lut.program import Form, Growing, Length, Named, Operation, Program, Ref, Shape
 from profiler.groups import Reading, Structure, axes_of, repeated
 from profiler.proof import to_meta
+from profiler.recording import record
 from profiler.rewrites import INDEXED, SIZES, SPLITS
-from profiler.trace import Call, Opaque, Step, Trace, Value, record
+from profiler.trace import Call, Opaque, Step, Trace, Value
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lut.records import ChannelGroup
-from profiler.cut import Removal, awake_copy, copy_sharing, cut, relative_difference, zero
+from profiler.cut import Removal, awake_copy, copy_sharing, cut, zero
 from profiler.groups import repeated
-from profiler.trace import undisturbed
+from profiler.outputs import relative_difference
+from profiler.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
 

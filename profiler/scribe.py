@@ -19,7 +19,7 @@ from profiler.groups import Structure
 from profiler.narrowing import groups_in, outermost
 from profiler.programs import Author, UnwritableError
 from profiler.proof import Proof, uneven_removal
-from profiler.trace import record_until_failure
+from profiler.recording import record_until_failure
 
 log = logging.getLogger(__name__)
 

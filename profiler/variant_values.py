@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import shape_inference
 
 from profiler.backends.onnxruntime import evaluate
-from profiler.trace import Trace, fingerprint
+from profiler.recording import fingerprint
+from profiler.trace import Trace
 
 PRINT_TOLERANCE = 2e-3
 """Largest difference of two fingerprints, relative to the mean magnitude, of one tensor in two runtimes."""

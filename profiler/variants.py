@@ -38,7 +38,7 @@ from profiler.narrowing import narrow_program, outermost
 from profiler.network import Network
 from profiler.program_module import install
 from profiler.proof import some_of, uneven_removal
-from profiler.trace import record
+from profiler.recording import record
 from profiler.variant_blocks import UnfoundError, take_out
 from profiler.variant_compare import choose_widths, sizes_by_comparing, some_removal
 from profiler.variant_sizes import Sized, VariantError, sizes_by_values

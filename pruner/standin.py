@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from lut.errors import TaskError
 from profiler.backends.interface import Array, Feeds
 from profiler.export import lively
-from profiler.trace import undisturbed
+from profiler.undisturbed import undisturbed
 from pruner.calibration import file_inputs, in_file_batches, positional_arrays
 from pruner.task import Task
 from pruner.training import evaluate

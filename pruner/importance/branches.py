@@ -21,7 +21,7 @@ from lut.errors import LatpruneError, TaskError
 from profiler.blocks import Block
 from profiler.progress import Event, Progress, silent
 from profiler.residual import ADDITIONS
-from profiler.trace import undisturbed, without_fusing
+from profiler.undisturbed import undisturbed, without_fusing
 from pruner.importance.batches import Loss, SumCheck, count_samples, loss_of
 
 

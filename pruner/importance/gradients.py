@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lut.errors import LatpruneError, TaskError
 from lut.records import ChannelGroup
 from profiler.progress import Event, Progress, silent
-from profiler.trace import undisturbed
+from profiler.undisturbed import undisturbed
 from pruner.importance.batches import Loss, SumCheck, count_samples, loss_of
 from pruner.importance.contractions import Heard, Listening, Owners
 

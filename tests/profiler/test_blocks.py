@@ -10,7 +10,7 @@ from lut.records import Unit
 from profiler.blocks import Block, examine_blocks, find_blocks, without_blocks
 from profiler.cut import cut
 from profiler.network import Network, analyze
-from profiler.trace import record
+from profiler.recording import record
 from tests.profiler.residual_networks import CASES, WIDTH, Around, Basic, Scaled, build
 
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
-from profiler.cut import awaken, cut, relative_difference, zero
+from profiler.cut import awaken, cut, zero
 from profiler.groups import read_structure
+from profiler.outputs import relative_difference
 from profiler.proof import EXACT
 from profiler.trial import find_groups
 from tests.profiler.patterns import EXPECTED, PATTERNS, conv, inputs_of

@@ -15,8 +15,9 @@ from lut.errors import LatpruneError
 from lut.program import from_json, to_json
 from lut.records import ChannelGroup
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import awaken, cut, programs_after, relative_difference, zero
+from profiler.cut import awaken, cut, programs_after, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
+from profiler.outputs import relative_difference
 from profiler.program_module import ProgramModule, install
 from profiler.trial import find_groups
 

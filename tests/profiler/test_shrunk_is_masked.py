@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lut.records import ChannelGroup
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import awaken, cut, relative_difference, zero
+from profiler.cut import awaken, cut, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
+from profiler.outputs import relative_difference
 from profiler.trial import find_groups
 from tests.profiler.coded_blocks import CODED
 from tests.profiler.random_networks import BLOCKS, RandomNetwork

@@ -9,7 +9,7 @@ from torch import nn
 from profiler.backends.onnxruntime import evaluate
 from profiler.cut import awaken, cut
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
-from profiler.trace import tensors_of
+from profiler.outputs import tensors_of
 from profiler.trial import find_groups
 
 torchvision = pytest.importorskip("torchvision")

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError
-from profiler.trace import fingerprint, record, tensors_of
+from profiler.outputs import tensors_of
+from profiler.recording import fingerprint, record
 from tests.profiler.patterns import PATTERNS, Net, conv
 
 

@@ -12,9 +12,10 @@ from lut.errors import LatpruneError, RunError
 from lut.program import to_json
 from lut.records import ChannelGroup
 from profiler.blocks import Block, find_blocks
-from profiler.cut import awaken, cut, lost_positions, programs_after, relative_difference
+from profiler.cut import awaken, cut, lost_positions, programs_after
 from profiler.export import to_onnx
 from profiler.network import Network, analyze
+from profiler.outputs import relative_difference
 from profiler.program_module import ProgramModule
 from profiler.proof import double_by_default, uneven_removal
 from pruner.narrow import names_in, renamed
