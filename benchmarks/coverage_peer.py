@@ -37,7 +37,7 @@ from benchmarks.coverage_measures import (
 )
 from benchmarks.coverage_models import Subject, same
 from benchmarks.coverage_records import UNFINISHED, Peer, judge_peer
-from profiler.cut import awaken
+from profiler.awake import awaken
 from profiler.outputs import relative_difference, tensors_of
 
 LIMIT_S = 120.0

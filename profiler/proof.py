@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lut.records import ChannelGroup
-from profiler.cut import Removal, awake_copy, copy_sharing, cut, zero
+from profiler.awake import awake_copy
+from profiler.cut import Removal, copy_sharing, cut, zero
 from profiler.groups import repeated
 from profiler.outputs import relative_difference
 from profiler.undisturbed import undisturbed

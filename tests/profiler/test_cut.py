@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from lut.records import ChannelGroup
-from profiler.cut import awaken, cut, zero
+from profiler.awake import awaken
+from profiler.cut import cut, zero
 from profiler.outputs import relative_difference
 from profiler.trial import find_groups
 from tests.profiler.patterns import PATTERNS, SelfAttention, conv

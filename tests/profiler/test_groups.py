@@ -10,7 +10,8 @@ from torch import nn
 
 from lut.errors import LatpruneError
 from lut.records import ChannelGroup
-from profiler.cut import awaken, cut, zero
+from profiler.awake import awaken
+from profiler.cut import cut, zero
 from profiler.groups import read_structure
 from profiler.outputs import relative_difference
 from profiler.proof import EXACT

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lut.records import ChannelGroup
+from profiler.awake import awaken
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import awaken, cut, zero
+from profiler.cut import cut, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.outputs import relative_difference
 from profiler.trial import find_groups

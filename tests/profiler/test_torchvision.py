@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from profiler.awake import awaken
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import awaken, cut
+from profiler.cut import cut
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.outputs import tensors_of
 from profiler.trial import find_groups

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from lut.errors import LatpruneError, RunError
 from lut.program import to_json
 from lut.records import ChannelGroup
+from profiler.awake import awaken
 from profiler.blocks import Block, find_blocks
-from profiler.cut import awaken, cut, lost_positions, programs_after
+from profiler.cut import cut, lost_positions, programs_after
 from profiler.export import to_onnx
 from profiler.network import Network, analyze
 from profiler.outputs import relative_difference

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 import pruner
 from lut.errors import RunError
+from profiler.awake import awaken
 from profiler.backends.onnxruntime import evaluate
-from profiler.cut import awaken, cut, zero
+from profiler.cut import cut, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays
 from profiler.network import analyze
 from profiler.profile import ProfileConfig, profile

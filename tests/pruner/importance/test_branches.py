@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError, TaskError
+from profiler.awake import awaken
 from profiler.blocks import Block, find_blocks
-from profiler.cut import awaken
 from profiler.network import analyze
 from pruner.importance.branches import branch_scores
 from tests.profiler.residual_networks import Around, Basic, build
