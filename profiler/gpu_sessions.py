@@ -69,7 +69,7 @@ def time_builds(
     """Time a network; several builds one after the other, none while another is timed.
 
     Returns:
-        What `profiler.worker_client.TimeReply` holds, of the build whose median is the middle one.
+        What `profiler.worker_replies.TimeReply` holds, of the build whose median is the middle one.
 
     Raises:
         BackendError: it cannot be opened or run.
@@ -133,7 +133,7 @@ def time_layers(
     """Time a network whole, as a graph, and then its layers, in a run of their own, scaled to the whole.
 
     Returns:
-        What `profiler.worker_client.NodesReply` holds.
+        What `profiler.worker_replies.NodesReply` holds.
 
     Raises:
         BackendError: it cannot be launched as a graph (rows with and without never mix), or layers tell no time.

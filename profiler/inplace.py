@@ -16,7 +16,7 @@ from profiler.backends.interface import NodeTime
 from profiler.network import Network
 from profiler.timing import midmean, relative_noise
 from profiler.variants import Variants
-from profiler.worker_client import NodesReply
+from profiler.worker_replies import NodesReply
 
 SHORTEST_MS = 1e-4
 """What a unit that the runtime merged into its neighbours is priced at: the resolution of the times."""

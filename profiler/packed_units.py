@@ -18,7 +18,7 @@ from profiler.kernel_roles import role_of
 from profiler.network import Network
 from profiler.packed_graphs import border_key, pack, pass_through
 from profiler.pieces import Pieces
-from profiler.worker_client import BuildReply, TimeReply
+from profiler.worker_replies import BuildReply, TimeReply
 
 
 class Times(Protocol):

@@ -27,7 +27,8 @@ from profiler.progress import Event, Progress, silent
 from profiler.sampling import Sampler
 from profiler.stopping import draw, note, shortfall, why_stop
 from profiler.variants import Variants, prepare
-from profiler.worker_client import NodesReply, WorkerClient
+from profiler.worker_client import WorkerClient
+from profiler.worker_replies import NodesReply
 
 __all__ = ["RECENT", "STAGE", "ProfileConfig", "ProfileReport", "is_stepped", "profile"]
 

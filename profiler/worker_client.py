@@ -1,182 +1,27 @@
-"""The parent's end of the worker: starts the child, asks it, and survives whatever happens to it."""
+"""The parent's end of the worker: asks a child, one thing after another, and survives whatever happens to it."""
 
 import contextlib
 import json
-import os
 import queue
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
-import profiler
 from lut.errors import BackendError
 from lut.records import DeviceFingerprint, MeasureConfig, freeze_value
-from profiler.backends.interface import Array, BuildReport, BuildSettings, Feeds, KernelRecord, NodeTime
+from profiler.backends.interface import BuildReport, BuildSettings, Feeds, KernelRecord, NodeTime
 from profiler.progress import Event, Progress, silent
+from profiler.worker_child import Child, signal_name
+from profiler.worker_replies import BuildReply, NodesReply, OutputsReply, TimeReply
 
-LAST_WORDS = 5
-"""Lines of the child's standard error that a failure quotes."""
 COMPILERS, COMPILING_S = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt"), 1200.0
 """Runtimes that compile a network when it is opened, and how long that may take."""
-PATIENCE_S = 5.0
-"""How long a child may take to end once its input has."""
-
-
-@dataclass(frozen=True)
-class TimeReply:
-    """Times of whole runs, or why there are none (see `profiler.timing.Timing` for the fields).
-
-    Those from `p99_ms` on are told of GPUs only: see `profiler.gpu_timing.GpuTiming`, and
-
-    Attributes:
-        builds_ms: medians of engines that were built anew each; `between_builds` is their spread, a fraction.
-        command: of NVIDIA's, which reproduces the median.
-    """
-
-    failure: str | None = None
-    samples_ms: tuple[float, ...] = ()
-    median_ms: float | None = None
-    noise: float | None = None
-    discarded: int = 0
-    batch: int = 1
-    reference_ms: tuple[float, ...] = ()
-    reference_median_ms: float | None = None
-    ratio: float | None = None
-    ratio_noise: float | None = None
-    clocks_mhz: float | None = None
-    p99_ms: float | None = None
-    enqueue_ms: float | None = None
-    throttled: int = 0
-    warmup: int = 0
-    graph: bool | None = None
-    builds_ms: tuple[float, ...] = ()
-    between_builds: float | None = None
-    command: str | None = None
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class NodesReply:
-    """Times of whole runs and of each node, taken by turns; or why there are none.
-
-    Attributes:
-        failure: why there are no times, or None.
-        samples_ms: whole runs of a plain session, undisturbed.
-        median_ms, noise: theirs.
-        discarded: disturbed runs, of both sessions and the reference.
-        profiled_ms: whole runs of the profiled session, those of the nodes' samples.
-        nodes: of the optimised graph, in the order in which they run; times as the runtime tells them.
-        node_overhead_ms: what profiling itself adds to each node's time, at most the whole of it: what brings the
-            nodes' sum down to the plain run. It matters below about 20 µs a node.
-        reference_ms, reference_median_ms: of the reference, taking turns too.
-        ratio: whole over reference.
-        clocks_mhz: the processor's clock, where known.
-        remarks: what has to be known of these times, in words; of GPUs only.
-    """
-
-    failure: str | None = None
-    samples_ms: tuple[float, ...] = ()
-    median_ms: float | None = None
-    noise: float | None = None
-    discarded: int = 0
-    profiled_ms: tuple[float, ...] = ()
-    nodes: tuple[NodeTime, ...] = ()
-    node_overhead_ms: float | None = None
-    reference_ms: tuple[float, ...] = ()
-    reference_median_ms: float | None = None
-    ratio: float | None = None
-    clocks_mhz: float | None = None
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OutputsReply:
-    """A network's outputs by name, in its order, or why there are none."""
-
-    outputs: Mapping[str, Array]
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
-class BuildReply:
-    """An engine's report, or why there is none."""
-
-    report: BuildReport | None
-    failure: str | None = None
-
-
-class _Child:
-    """One worker process and the threads that read from it."""
-
-    def __init__(self) -> None:
-        root = str(Path(profiler.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "profiler.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,
-        )
-        self.replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.last_words: deque[str] = deque(maxlen=LAST_WORDS)
-        self._readers = [
-            threading.Thread(target=self._read_replies, args=(self.process.stdout,), daemon=True),
-            threading.Thread(target=self._read_errors, args=(self.process.stderr,), daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def _read_replies(self, stream: IO[str]) -> None:
-        for line in stream:
-            self.replies.put(line)
-        self.replies.put(None)
-
-    def _read_errors(self, stream: IO[str]) -> None:
-        self.last_words.extend(stream)
-
-    def send(self, line: str) -> None:
-        """Write one request; raises `OSError` when the child is gone."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def end(self, *, kill: bool) -> int:
-        """Stop the process, reap it and its threads, and return its exit status."""
-        if kill:
-            self.process.kill()
-        streams = [self.process.stdin, self.process.stdout, self.process.stderr]
-        assert streams[0] is not None
-        try:
-            streams[0].close()
-        except OSError:
-            self.process.kill()
-        try:
-            status = self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = self.process.wait()
-        for reader in self._readers:
-            reader.join(PATIENCE_S)
-        for stream in streams[1:]:
-            assert stream is not None
-            stream.close()
-        return status
 
 
 class WorkerClient:
@@ -205,7 +50,7 @@ class WorkerClient:
         self.progress = progress
         self.threads = threads
         self.cache = cache
-        self._child: _Child | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -321,7 +166,7 @@ class WorkerClient:
     def _start(self, request: Mapping[str, Any], timeout_s: float) -> Callable[[], dict[str, Any]]:
         """Send a request; what is returned waits for its reply."""
         if self._child is None:
-            self._child = _Child()
+            self._child = Child()
         child = self._child
         what = " ".join(str(request[key]) for key in ("kind", "onnx") if key in request)
         with contextlib.suppress(OSError):  # a child that is gone shows when its reply is waited for
@@ -352,7 +197,7 @@ class WorkerClient:
         child, self._child = self._child, None
         assert child is not None
         status = child.end(kill=False)
-        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        how = f"was ended by {signal_name(-status)}" if status < 0 else f"ended with status {status}"
         words = " | ".join(line.strip() for line in child.last_words if line.strip())
         return f"The worker {how} during: {what}." + (f" It last said: {words}" if words else "")
 
@@ -373,10 +218,3 @@ def _plain(settings: BuildSettings) -> dict[str, Any]:
 
 def _frozen(reply: Mapping[str, Any]) -> dict[str, Any]:
     return {name: freeze_value(value) for name, value in reply.items()}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -16,7 +16,8 @@ from profiler.export import write_onnx
 from profiler.inplace import Owners, to_rows
 from profiler.leftovers import standing
 from profiler.variants import Variants
-from profiler.worker_client import TimeReply, WorkerClient
+from profiler.worker_client import WorkerClient
+from profiler.worker_replies import TimeReply
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lut import LatpruneError
-from profiler import worker_client
+from profiler import worker_child
 from profiler.network import Network, analyze
 from profiler.profile import STAGE, ProfileConfig, profile
 from profiler.progress import Event
@@ -38,7 +38,7 @@ def run(request: dict[str, Any], network: Network, variants: Variants, events: I
         events.write(json.dumps(words) + "\n")
         events.flush()
 
-    class Child(worker_client._Child):
+    class Child(worker_child.Child):
         def __init__(self) -> None:
             super().__init__()
             say(worker=self.process.pid)
@@ -53,7 +53,7 @@ def run(request: dict[str, Any], network: Network, variants: Variants, events: I
     count = request["networks"]
     config = ProfileConfig(networks_min=count, networks_max=count, target_error=0.0, runs=4)
     with (
-        mock.patch("profiler.worker_client._Child", Child),
+        mock.patch("profiler.worker_client.Child", Child),
         mock.patch.object(sys.modules["profiler.profile"], "prepare", return_value=variants),
     ):
         try:

@@ -16,7 +16,7 @@ from onnx import shape_inference
 
 from lut.records import DeviceFingerprint, MeasureConfig
 from profiler.backends import BuildReport, BuildSettings, KernelRecord, KernelTensor
-from profiler.worker_client import BuildReply, TimeReply
+from profiler.worker_replies import BuildReply, TimeReply
 
 LAUNCH_MS = 0.02
 BORDER_MS = 0.004

@@ -13,7 +13,7 @@ from lut.records import MeasureConfig
 from profiler.backends.interface import NodeTime
 from profiler.gpu_sessions import time_builds, time_layers
 from profiler.gpu_timing import Watch
-from profiler.worker_client import NodesReply, TimeReply
+from profiler.worker_replies import NodesReply, TimeReply
 from tests.profiler.simulated_gpu import SimulatedGpu, SimulatedNetwork, noisy
 
 CONFIG = MeasureConfig(warmup_s=0.0, min_time_s=0.2, max_time_s=1.0, min_samples=40, noise_target=0.005)

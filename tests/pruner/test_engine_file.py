@@ -16,7 +16,7 @@ from profiler.backends import BuildSettings
 from profiler.backends.onnxruntime import evaluate
 from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.nvml import GpuFacts
-from profiler.worker_client import OutputsReply, TimeReply
+from profiler.worker_replies import OutputsReply, TimeReply
 from pruner import engine_file
 from pruner.engine_file import difference, measure_engine, read_side_car
 from pruner.main import app

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from profiler.backends import BackendStatus
-from profiler.worker_client import TimeReply
+from profiler.worker_replies import TimeReply
 from pruner import deploy
 from pruner.commands import profile
 from pruner.commands.measure import gpu_lines
