@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from profiler.backends.interface import BuildSettings, KernelRecord
 from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.blocks import Block
-from profiler.compiled_units import Fusion, fusion_of
+from profiler.compiled_units import fusion_of
 from profiler.export import flat_arrays, lively, write_onnx
+from profiler.fusion_record import Fusion
 from profiler.kernel_roles import SYNC
 from profiler.node_fates import name_nodes
 from profiler.precision.convert import to_precision

@@ -11,8 +11,9 @@ from torch.nn import functional
 from lut.errors import BackendError
 from profiler.backends import KernelRecord
 from profiler.backends.trt_log import UNREAD
-from profiler.compiled_units import Fusion, fusion_of, node_units, place_units
+from profiler.compiled_units import fusion_of, node_units, place_units
 from profiler.compiler_fusion import FusionSettings, find_padding, paddings, probe_padding, read_fusion
+from profiler.fusion_record import Fusion
 from profiler.network import analyze
 from profiler.node_fates import name_nodes
 from profiler.precision.convert import to_precision
