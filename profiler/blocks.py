@@ -18,7 +18,8 @@ from profiler.branches import Block, Place, Written
 from profiler.collecting import without_collecting
 from profiler.groups import Structure, read_structure
 from profiler.network import Network
-from profiler.programs import Author, UnwritableError
+from profiler.program_writer import UnwritableError
+from profiler.programs import Author
 from profiler.residual import Residual, find_residuals, readers_of
 from profiler.trace import Step, Trace
 from profiler.units import cut_units

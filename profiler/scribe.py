@@ -17,7 +17,8 @@ from profiler.culprits import Expectation, alike, is_below
 from profiler.cut import cut
 from profiler.groups import Structure
 from profiler.narrowing import groups_in, outermost
-from profiler.programs import Author, UnwritableError
+from profiler.program_writer import UnwritableError
+from profiler.programs import Author
 from profiler.proof import Proof, uneven_removal
 from profiler.recording import record_until_failure
 
