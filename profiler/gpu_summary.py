@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from profiler.gpu_watch import GpuWindow
-from profiler.timing import DISTURBED, relative_noise
+from profiler.robust import relative_noise
+from profiler.run_sampler import DISTURBED
 
 THROTTLED = 0.02
 """A window is throttled when one reason held clocks down for a larger share of it."""

@@ -27,7 +27,7 @@ from profiler.gpu_summary import (
     undisturbed,
 )
 from profiler.gpu_watch import GpuWindow
-from profiler.timing import relative_noise
+from profiler.robust import relative_noise
 
 LEAST_WARMUP_S = 0.2
 """A GPU's clocks need about this long to rise from idle."""

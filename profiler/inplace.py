@@ -14,7 +14,7 @@ import onnx
 from lut.records import Form, MeasureConfig, Measurement, NetworkMeasurement, UnitSpec
 from profiler.backends.interface import NodeTime
 from profiler.network import Network
-from profiler.timing import midmean, relative_noise
+from profiler.robust import midmean, relative_noise
 from profiler.variants import Variants
 from profiler.worker_replies import NodesReply
 

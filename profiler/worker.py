@@ -24,7 +24,10 @@ from profiler.device import cpu_clock_mhz, read_cpu, usable_cores
 from profiler.gpu_sessions import Launched, time_builds, time_layers, times_on_gpu
 from profiler.pinning import pin
 from profiler.progress import Progress, silent
-from profiler.timing import cost_of_watching, measure, median_ratio, relative_noise, take_turns
+from profiler.robust import median_ratio, relative_noise
+from profiler.timing import measure
+from profiler.turns import take_turns
+from profiler.watching import cost_of_watching
 
 Request = Mapping[str, Any]
 Reply = dict[str, Any]

@@ -17,7 +17,7 @@ from typing import Any
 from lut.errors import BackendError
 from profiler.backends.interface import NodeTime
 from profiler.backends.origins import Origin, spread
-from profiler.timing import midmean
+from profiler.robust import midmean
 
 SUFFIX = "_kernel_time"
 ROUNDED_DOWN_US = 0.5

@@ -18,7 +18,7 @@ from typing import Any
 
 from profiler.backends.interface import NodeTime
 from profiler.backends.origins import Origin, spread
-from profiler.timing import midmean
+from profiler.robust import midmean
 
 ROUNDED_DOWN_US = 0.5
 """Added to every run's time: the runtime cuts off the fraction of a microsecond, half of one on average."""

@@ -15,7 +15,7 @@ from lut.errors import BackendError
 from profiler.backends.interface import KernelRecord, KernelTensor, NodeTime
 from profiler.backends.origins import Origin, spread
 from profiler.backends.trt_log import UNREAD, read_metadata
-from profiler.timing import midmean
+from profiler.robust import midmean
 
 CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "QLinearConv", "QLinearMatMul")
 BINDINGS = ("I/O Tensors", "Bindings")

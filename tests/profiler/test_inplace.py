@@ -7,7 +7,7 @@ from lut.records import MeasureConfig
 from profiler.backends.interface import NodeTime
 from profiler.inplace import SHORTEST_MS, CutCheck, Kernel, Owners, find_forms, find_kernels, to_rows
 from profiler.network import Network, analyze
-from profiler.timing import relative_noise
+from profiler.robust import relative_noise
 from profiler.worker_replies import NodesReply
 from tests.pruner.example_task import SmallNet, example_inputs
 

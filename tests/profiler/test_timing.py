@@ -7,16 +7,15 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lut.errors import BackendError
 from lut.records import MeasureConfig
-from profiler import timing
-from profiler.timing import BATCH_S, cost_of_watching, median_ratio, midmean, relative_noise
+from profiler import timing, turns
+from profiler.robust import median_ratio
+from profiler.run_sampler import BATCH_S
 
 measure = partial(timing.measure, interruptions=lambda: 0)
-take_turns = partial(timing.take_turns, interruptions=lambda: 0)
+take_turns = partial(turns.take_turns, interruptions=lambda: 0)
 """The machine that runs these tests may be busy; the simulated one is not."""
 
 
@@ -162,18 +161,6 @@ def test_turns_end_after_the_longest_time_but_not_before_two_rounds() -> None:
     assert len(runs.samples_ms) == 8
 
 
-@given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=50), st.floats(1e-2, 1e2))
-def test_noise_and_midmean_do_not_depend_on_the_unit(samples: list[float], scale: float) -> None:
-    scaled = [sample * scale for sample in samples]
-    assert relative_noise(scaled) == pytest.approx(relative_noise(samples), abs=1e-9)
-    assert midmean(scaled) == pytest.approx(midmean(samples) * scale)
-    assert min(samples) * 0.999 <= midmean(samples) <= max(samples) * 1.001
-
-
-def test_one_sample_says_nothing_about_noise() -> None:
-    assert relative_noise([1.0]) == inf
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_runs_into_which_another_process_fell_are_dropped(share: float) -> None:
     """Time slices of 4 ms, too short beside a run of 10 to stand out: only the system's count tells."""
@@ -199,16 +186,3 @@ def test_where_every_run_is_interrupted_they_are_all_one_has() -> None:
     found = measure(machine.job(1e-3), CONFIG, clock=machine.clock, interruptions=lambda: machine.runs)
     assert len(found.samples_ms) >= CONFIG.min_samples
     assert found.discarded == 0
-
-
-@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=30), st.floats(0, 1))
-def test_what_watching_costs_brings_the_parts_down_to_the_whole(parts: list[float], share: float) -> None:
-    whole = share * sum(parts)
-    cost = cost_of_watching(parts, whole)
-    assert sum(max(part - cost, 0.0) for part in parts) == pytest.approx(whole, abs=1e-9 * sum(parts))
-
-
-def test_watching_costs_nothing_where_the_parts_are_no_longer_than_the_whole() -> None:
-    assert cost_of_watching([1.0, 2.0], 3.5) == 0
-    assert cost_of_watching([], 1.0) == 0
-    assert cost_of_watching([0.001, 1.0, 1.0], 1.801) == pytest.approx(0.0995, abs=1e-3)

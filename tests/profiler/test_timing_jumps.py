@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lut.records import MeasureConfig
-from profiler import timing
+from profiler import timing, turns
 
 measure = partial(timing.measure, interruptions=lambda: 0)
-take_turns = partial(timing.take_turns, interruptions=lambda: 0)
+take_turns = partial(turns.take_turns, interruptions=lambda: 0)
 
 CONFIG = MeasureConfig(warmup_s=0.0, min_time_s=0.02, max_time_s=0.5, min_samples=20, max_samples=200)
 RUN_S = 1e-3
