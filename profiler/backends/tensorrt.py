@@ -19,7 +19,8 @@ from profiler.backends.interface import (
 )
 from profiler.backends.trt_common import build_engine, no_gpu, write_atomically
 from profiler.backends.trt_opening import Opener
-from profiler.backends.trt_session import EngineSession, ProfiledEngine
+from profiler.backends.trt_profiled import ProfiledEngine
+from profiler.backends.trt_session import EngineSession
 from profiler.backends.trt_validity import EngineCheck, check_validity
 from profiler.nvml import GpuFacts, read_gpu
 from profiler.progress import Progress

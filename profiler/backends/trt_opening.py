@@ -16,7 +16,8 @@ from profiler.backends.interface import BuildReport, BuildSettings, NodeTime, Se
 from profiler.backends.trt_common import pin
 from profiler.backends.trt_log import make_logger
 from profiler.backends.trt_nodes import GivenNode, join, read_inspector
-from profiler.backends.trt_session import EngineSession, LaunchSettings, ProfiledEngine
+from profiler.backends.trt_profiled import ProfiledEngine
+from profiler.backends.trt_session import EngineSession, LaunchSettings
 from profiler.gpu_watch import GpuWatch
 from profiler.nvml import Gpu, GpuFacts, open_gpu
 from profiler.progress import Progress

@@ -5,8 +5,8 @@ The module (`tensorrt` or `tensorrt_rtx`) and CUDA are arguments; this file impo
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from lut.errors import BackendError
 from profiler.backends.inputs import name_feeds, random_inputs
-from profiler.backends.interface import Array, Feeds, NodeTime
+from profiler.backends.interface import Array, Feeds
 from profiler.backends.trt_common import write_atomically
 from profiler.backends.trt_log import LogRecord, make_logger
 from profiler.gpu_summary import Lap
@@ -269,51 +269,6 @@ class EngineSession:
     def _last_errors(self) -> str:
         errors = [record.text for record in self._records if record.severity in ("ERROR", "INTERNAL_ERROR")]
         return "; ".join(dict.fromkeys(errors[-SHOWN_ERRORS:])) or "it says nothing of why"
-
-
-class ProfiledEngine:
-    """An engine whose layers are timed, in a run of its own: one by one, without a graph, on one stream.
-
-    `describe` turns the inspector's words and the times into nodes.
-    """
-
-    def __init__(
-        self,
-        trt: Any,
-        engine: bytes,
-        cuda: Any,
-        settings: LaunchSettings,
-        describe: Callable[[str, Mapping[str, Sequence[float]]], list[NodeTime]],
-    ) -> None:
-        self._session = EngineSession(trt, engine, cuda, replace(settings, graph=False))
-        self._describe = describe
-        self._times: list[dict[str, float]] = []
-        try:
-            self._text = self._session.inspect()
-            self._session.profile_into(self._note)
-        except BaseException:
-            self.close()
-            raise
-
-    def run(self) -> None:
-        """Run one inference, and have its layers' times told."""
-        self._times.append({})
-        self._session.run()
-        self._session.report()
-
-    def finish(self, keep: Sequence[int]) -> list[NodeTime]:
-        """Give every layer's times in the runs to keep, in the order in which they run."""
-        kept = [self._times[number] for number in keep]
-        names = dict.fromkeys(name for run in kept for name in run)
-        return self._describe(self._text, {name: [run.get(name, 0.0) for run in kept] for name in names})
-
-    def close(self) -> None:
-        """Give everything back."""
-        self._session.close()
-
-    def _note(self, layer: str, ms: float) -> None:
-        run = self._times[-1]
-        run[layer] = run.get(layer, 0.0) + ms
 
 
 def _make_profiler(trt: Any, note: Callable[[str, float], None]) -> Any:

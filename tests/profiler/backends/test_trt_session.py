@@ -7,7 +7,8 @@ import pytest
 
 from lut.errors import BackendError
 from profiler.backends.interface import NodeTime
-from profiler.backends.trt_session import EngineSession, LaunchSettings, ProfiledEngine
+from profiler.backends.trt_profiled import ProfiledEngine
+from profiler.backends.trt_session import EngineSession, LaunchSettings
 from tests.profiler.backends.simulated_trt import SimulatedCuda, simulated_trt
 
 
