@@ -16,28 +16,16 @@ from math import prod
 from typing import Literal
 
 from profiler.groups import Structure
-from profiler.rules import is_elementwise
-from profiler.trace import Step, Trace
-
-CONTRACTIONS = {"convolution": "convolution", "mm": "linear", "addmm": "linear", "bmm": "matmul", "baddbmm": "matmul"}
-VIEWS = frozenset(
-    "view _unsafe_view reshape unsqueeze squeeze expand detach alias clone contiguous lift_fresh as_strided "
-    "as_strided_ flatten unsqueeze_ squeeze_ detach_ _to_copy".split()
+from profiler.step_kinds import (
+    ATTENTION,
+    CONTRACTIONS,
+    LAYER_NORMS,
+    MOVES,
+    SOFTMAX,
+    free_because,
+    is_follower,
 )
-NORMS = frozenset(
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
-    "_batch_norm_no_update".split()
-)
-LAYER_NORMS = frozenset({"native_layer_norm", "_fused_rms_norm"})
-SOFTMAX = frozenset({"_softmax", "softmax"})
-ATTENTION = "scaled_dot_product"
-"""Stands in the names of PyTorch's own attention, in whatever form a device has it."""
-MOVES = frozenset(
-    "cat stack split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unsafe_chunk unbind select slice "
-    "narrow permute transpose movedim swapaxes flip roll channel_shuffle native_channel_shuffle constant_pad_nd "
-    "repeat".split()
-)
-"""Operations that put elements elsewhere."""
+from profiler.trace import Step
 
 Kind = Literal["contraction", "product", "between", "closed"]
 """What a unit is, which says what can join it.
@@ -76,23 +64,6 @@ class Draft:
     def anchor(self) -> int:
         """The step that the unit is about."""
         return self.own[0]
-
-
-def free_because(trace: Trace, step: Step) -> str | None:
-    """Why a step costs nothing at run time, or None."""
-    values = trace.values
-    if not any(values[index].from_input for index in step.inputs):
-        return "computed once from constants"
-    if step.name in VIEWS:
-        return "a view"
-    if all(index is None for index in step.outputs):
-        return "makes no tensor"
-    return None
-
-
-def is_follower(step: Step) -> bool:
-    """Whether a step computes each element from that at its place, so that the unit before it can absorb it."""
-    return step.name in NORMS or is_elementwise(step)
 
 
 class Cutter:

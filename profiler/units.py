@@ -13,10 +13,11 @@ import torch
 
 from lut.memory import Liveness
 from lut.records import Attribute, Coordinate, Unit, UnitFamily
-from profiler.cutting import CONTRACTIONS, NORMS, Cutter, Draft, free_because, is_follower
+from profiler.cutting import Cutter, Draft
 from profiler.groups import Structure
 from profiler.liveness import activation_bytes, border_bytes, weights_bytes
 from profiler.rules import REDUCTIONS, SPATIAL
+from profiler.step_kinds import CONTRACTIONS, NORMS, free_because, is_follower
 from profiler.trace import Ref, Step, Trace
 
 __all__ = ["CONTRACTIONS", "NORMS", "Cut", "cut_units", "free_because"]
