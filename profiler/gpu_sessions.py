@@ -14,9 +14,10 @@ from lut.records import MeasureConfig
 from profiler.backends.interface import Backend, ProfiledSession
 from profiler.backends.trt_nodes import scale_to
 from profiler.gpu_summary import summarise_builds
-from profiler.gpu_timing import GpuTiming, Runner, Watch, measure_gpu, trtexec_command
+from profiler.gpu_timing import GpuTiming, Runner, Watch, measure_gpu
 from profiler.gpu_watch import GpuWatch
 from profiler.nvml import Gpu, open_gpu
+from profiler.trtexec import trtexec_command
 
 ON_A_GPU = ("tensorrt", "tensorrt-rtx")
 """Backends whose sessions are launched and timed on a GPU by its own events."""

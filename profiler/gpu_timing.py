@@ -5,7 +5,6 @@ outputs stay on the device. It knows no CUDA and no machine: what launches, what
 """
 
 import math
-import shlex
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -291,28 +290,3 @@ def _summarise(pairs: Sequence[Pair], kept: Kept, target: Runner, config: Measur
         clocks_mhz=median(clocks) if clocks else None,
         remarks=tuple(remarks),
     )
-
-
-def trtexec_command(
-    tool: str, source: Sequence[str], *, graph: bool, warmup_s: float = LEAST_WARMUP_S, duration_s: float = 3.0
-) -> str:
-    """The command line of NVIDIA's own tool that reproduces the figure as its "GPU Compute Time", median.
-
-    `--exposeDMA` keeps one inference in flight instead of two (single-shot), `--noDataTransfers` leaves the copies out,
-    `--useSpinWait` waits as we do.
-
-    Args:
-        tool: `trtexec`.
-        source: what to run, as `--loadEngine=FILE`, or `--onnx=FILE` with the settings of the build.
-        graph: whether it is launched as a captured graph.
-        warmup_s: before it measures.
-        duration_s: of measuring.
-    """
-    how = [
-        "--infStreams=1",
-        "--exposeDMA",
-        "--noDataTransfers",
-        "--useSpinWait",
-        *(["--useCudaGraph"] if graph else []),
-    ]
-    return shlex.join([tool, *source, *how, f"--warmUp={warmup_s * 1e3:.0f}", f"--duration={duration_s:g}"])

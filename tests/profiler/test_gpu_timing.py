@@ -10,7 +10,8 @@ import pytest
 from lut.errors import BackendError
 from lut.records import MeasureConfig
 from profiler.gpu_summary import P99_SAMPLES, Lap, Pair, keep, settled_from, summarise_builds
-from profiler.gpu_timing import is_launch_bound, launches_for, measure_gpu, trtexec_command, warm_up
+from profiler.gpu_timing import is_launch_bound, launches_for, measure_gpu, warm_up
+from profiler.trtexec import trtexec_command
 from tests.profiler.simulated_gpu import THROTTLED_SPEED, SimulatedGpu, SimulatedNetwork, noisy
 
 CONFIG = MeasureConfig(warmup_s=0.0, min_time_s=0.5, max_time_s=3.0, min_samples=40, noise_target=0.005)

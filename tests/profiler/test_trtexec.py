@@ -1,0 +1,1 @@
+"""NVIDIA's command, as it is told to users."""
