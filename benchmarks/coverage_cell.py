@@ -35,7 +35,7 @@ from benchmarks.coverage_models import Subject
 from benchmarks.coverage_records import UNFINISHED, Ours
 from lut.records import ChannelGroup
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut, lost_positions, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.outputs import relative_difference

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import shape_inference
 
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.recording import fingerprint
 from profiler.trace import Trace
 

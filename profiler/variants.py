@@ -21,7 +21,7 @@ from torch import nn
 from lut.errors import BackendError
 from lut.program import Program
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.branches import Block
 from profiler.cut import Removal, cut, cut_positions, lost_positions
 from profiler.export import (

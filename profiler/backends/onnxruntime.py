@@ -14,14 +14,13 @@ from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
 from profiler.backends.onnxruntime_nodes import join_profile, read_kernels
 from profiler.backends.onnxruntime_providers import CPU, Provider, mixed_up, open_session
-from profiler.device import affinity, read_cpu, usable_cores
+from profiler.device import affinity, read_cpu
 
 INSTALL = 'pip install "latprune[onnxruntime]"'
 PROVIDER = CPU.name
 ERRORS_ONLY = 3
 WARNINGS = 2
 """Of what severity on ONNX Runtime's own code speaks; the latter is its default."""
-FATAL_ONLY = 4
 RUN_SETTINGS: tuple[Attribute, ...] = (
     ("execution", "sequential"),
     ("inter_op_threads", 1),
@@ -110,7 +109,7 @@ class OrtSession:
         names = [item.name for item in self._session.get_outputs()]
         try:
             values = self._session.run(names, named)
-        except _runtime_errors() as error:
+        except runtime_errors() as error:
             raise BackendError(f"ONNX Runtime cannot run the network on these inputs: {error}") from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
@@ -161,53 +160,6 @@ class OrtProfiledSession:
         self._folder.cleanup()
 
 
-class PlainSession:
-    """A model as it stands, with all optimisations off unless they are asked for; nothing is timed."""
-
-    def __init__(self, model: bytes, *, optimised: bool = False) -> None:
-        """Load a serialised ONNX model.
-
-        Raises:
-            BackendError: it does not load.
-        """
-        runtime = import_runtime()
-        options = runtime.SessionOptions()
-        if not optimised:
-            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = usable_cores()
-        options.log_severity_level = FATAL_ONLY
-        try:
-            self._session = runtime.InferenceSession(model, options, providers=[PROVIDER])
-        except _runtime_errors() as error:
-            raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
-
-    def outputs(self, feeds: Feeds) -> dict[str, Array]:
-        """Run on the inputs given, and return the outputs by name.
-
-        Raises:
-            BackendError: inputs are missing, or the model does not run on them.
-        """
-        named = name_feeds(feeds, [item.name for item in self._session.get_inputs()])
-        names = [item.name for item in self._session.get_outputs()]
-        try:
-            return dict(zip(names, self._session.run(names, named), strict=True))
-        except _runtime_errors() as error:
-            raise BackendError(f"ONNX Runtime cannot run the model: {error}") from error
-
-
-def evaluate(model: bytes, inputs: Sequence[Array]) -> dict[str, Array]:
-    """Compute a model's outputs as it stands, with all optimisations off.
-
-    Args:
-        model: a serialised ONNX model.
-        inputs: in the model's order.
-
-    Raises:
-        BackendError: the model does not load or run.
-    """
-    return PlainSession(model).outputs(inputs)
-
-
 def import_runtime() -> Any:
     """Import ONNX Runtime, whichever of its packages is installed.
 
@@ -236,7 +188,7 @@ def saying_only_errors() -> Iterator[None]:
         runtime.set_default_logger_severity(WARNINGS)
 
 
-def _runtime_errors() -> tuple[type[Exception], ...]:
+def runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises; its own exceptions have no common parent below `Exception`."""
     state = import_runtime().capi.onnxruntime_pybind11_state
     own = [getattr(state, name) for name in dir(state)]
@@ -269,7 +221,7 @@ def _load(path: Path, options: Any, provider: Provider = CPU) -> Any:
         raise BackendError(f"There is no file {path}.")
     try:
         return open_session(import_runtime(), str(path), options, provider)
-    except _runtime_errors() as error:
+    except runtime_errors() as error:
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
@@ -283,7 +235,7 @@ def _bind(session: Any, feeds: Mapping[str, Array], memory: str = CPU.memory) ->
         binding.bind_output(item.name, memory)
     try:
         session.run_with_iobinding(binding)
-    except _runtime_errors() as error:
+    except runtime_errors() as error:
         raise BackendError(f"ONNX Runtime cannot run the network: {error}") from error
     return binding
 

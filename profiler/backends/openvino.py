@@ -13,7 +13,8 @@ from lut.errors import BackendError
 from lut.records import Attribute, DeviceFingerprint
 from profiler.backends.inputs import name_feeds, random_inputs
 from profiler.backends.interface import Array, BackendStatus, BuildReport, BuildSettings, Feeds, NodeTime, Settings
-from profiler.backends.openvino_nodes import read_graph, read_operations, to_times
+from profiler.backends.openvino_graph import read_graph, read_operations
+from profiler.backends.openvino_nodes import to_times
 from profiler.device import affinity, read_cpu
 
 INSTALL = 'pip install "latprune[openvino]"'

@@ -1,27 +1,18 @@
-"""Reads the graph that OpenVINO really runs, and joins its nodes to the network as given and to the runtime's counters.
-
-What is there, seen with OpenVINO 2026.4.1 on the CPU. The ONNX reader names an operation after the ONNX node that it
-makes (after its output where the node has no name), and tensors as in the file. Parts of a node that is taken apart are
-`<node>/WithoutBiases` or `<Type>_<number>`; the numbers differ from one reading to the next. A node that runs lists the
-operations that it was made of (`originalLayersNames`). Layout changes list none, and are called after their neighbours.
+"""Joins the nodes that OpenVINO runs to the network as given and to the runtime's counters.
 
 Nodes computed at loading (weights, shapes) are in the graph too. So are views, which only point into memory: their
 implementation is "unknown". A layout change that changes nothing in memory is a plain "reorder", but so are some that
-run. A counter of 0 does not tell that a node was not run: it is the mean of all runs so far in microseconds, rounded
-down twice, each run's time and the mean.
+run.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from profiler.backends.interface import NodeTime
+from profiler.backends.openvino_counters import ROUNDED_DOWN_US, split_means
+from profiler.backends.openvino_graph import Operation, RunNode
 from profiler.backends.origins import Origin, spread
 from profiler.robust import midmean
 
-ROUNDED_DOWN_US = 0.5
-"""Added to every run's time: the runtime cuts off the fraction of a microsecond, half of one on average."""
 OUTSIDE = frozenset({"Input", "Output", "Const"})
 VIEWS = frozenset({"Reshape", "Split", "Concatenation", "Gather"})
 """Nodes that may only point into their neighbours' memory; others run even if their implementation is unknown."""
@@ -30,105 +21,8 @@ MOVES = frozenset({"Reorder", "Transpose", "Reshape", "Split", "Gather", "Stride
 WEIGHED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 """Nodes into whose weights and biases arithmetic with constants is folded."""
 FOLDED = frozenset({"BatchNormInference", "Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
-AFFINE = frozenset({"Add", "Subtract", "Multiply", "Divide"})
 PART = "/WithoutBiases"
 """What the reader adds to a node's name for the part that its bias is added to."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of the network as OpenVINO reads it.
-
-    Attributes:
-        place: in an order in which they can run.
-        kind: OpenVINO's type ("Convolution", "Relu" …).
-        tensors: the ONNX file's name of each output, or "" for a part of an operation that is taken apart.
-        leads_to: the first named tensor that the operation helps to compute, itself if it has one; None for constants.
-        affine: arithmetic of one tensor with constants.
-    """
-
-    place: int
-    kind: str
-    tensors: tuple[str, ...]
-    leads_to: str | None
-    affine: bool
-
-
-@dataclass(frozen=True)
-class RunNode:
-    """One node of the graph that runs.
-
-    Attributes:
-        title: OpenVINO's name for it.
-        layer: the type ("Convolution", "Reorder" …).
-        primitive: the implementation ("brgconv_avx512_f32" …).
-        layouts: of the outputs.
-        originals: names of the operations that it was made of.
-        inputs: for each, the place of the node that makes it and the number of that node's output.
-        shapes: of the outputs, -1 for a size that varies.
-    """
-
-    title: str
-    layer: str
-    primitive: str
-    layouts: tuple[str, ...]
-    originals: tuple[str, ...]
-    inputs: tuple[tuple[int, int], ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-
-def read_operations(model: Any) -> dict[str, Operation]:
-    """Read the operations of an `openvino.Model` as read from an ONNX file, by name."""
-    ordered = model.get_ordered_ops()
-    wanted = {name for port in model.outputs for name in port.get_names()}
-    constant: dict[str, bool] = {}
-    affine: dict[str, bool] = {}
-    for op in ordered:
-        sources = [constant[port.get_source_output().get_node().get_friendly_name()] for port in op.inputs()]
-        kind, name = op.get_type_name(), op.get_friendly_name()
-        constant[name] = kind in {"Constant", "ShapeOf"} or (bool(sources) and all(sources))
-        affine[name] = kind in AFFINE and any(sources)
-    leads_to: dict[str, str | None] = {}
-    tensors: dict[str, tuple[str, ...]] = {}
-    for op in reversed(ordered):
-        name = op.get_friendly_name()
-        own = [sorted(port.get_names(), key=lambda tensor: (tensor not in wanted, tensor)) for port in op.outputs()]
-        tensors[name] = tuple(names[0] if names else "" for names in own)
-        readers = [
-            port.get_node().get_friendly_name() for output in op.outputs() for port in output.get_target_inputs()
-        ]
-        reached = [*tensors[name], *(leads_to.get(reader) for reader in readers)]
-        leads_to[name] = None if constant[name] else next((tensor for tensor in reached if tensor), None)
-    found = {}
-    for place, op in enumerate(ordered):
-        name = op.get_friendly_name()
-        if op.get_type_name() != "Parameter":
-            found[name] = Operation(place, op.get_type_name(), tensors[name], leads_to[name], affine[name])
-    return found
-
-
-def read_graph(model: Any) -> list[RunNode]:
-    """Read the nodes of a compiled model's `get_runtime_model()`, in the order in which they run."""
-    ordered = sorted(model.get_ordered_ops(), key=lambda op: int(_fact(op, "execOrder")))
-    places = {op.get_friendly_name(): place for place, op in enumerate(ordered)}
-    nodes = []
-    for op in ordered:
-        sources = [port.get_source_output() for port in op.inputs()]
-        nodes.append(
-            RunNode(
-                title=op.get_friendly_name(),
-                layer=_fact(op, "layerType"),
-                primitive=_fact(op, "primitiveType"),
-                layouts=tuple(_fact(op, "outputLayouts").split(",")),
-                originals=tuple(filter(None, _fact(op, "originalLayersNames").split(","))),
-                inputs=tuple((places[one.get_node().get_friendly_name()], one.get_index()) for one in sources),
-                shapes=tuple(
-                    tuple(-1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-                    for port in op.outputs()
-                ),
-            )
-        )
-    return nodes
 
 
 def to_times(
@@ -201,50 +95,6 @@ def find_origins(nodes: Sequence[RunNode], given: Mapping[str, Operation]) -> li
     ):
         spread(found, near)
     return found
-
-
-def split_means(means: Sequence[int]) -> list[float]:
-    """Tell what each run took from the means of all runs so far.
-
-    After k runs the sum of whole microseconds is one of `k * mean … k * mean + k - 1`. The evenest course through all
-    of these is taken (a string pulled tight through them): runs are told apart as far as the means tell, no further,
-    and their sum is right.
-
-    Args:
-        means: after each run, rounded down.
-
-    Returns:
-        For each run its whole microseconds, on average; never negative.
-    """
-    taken: list[float] = []
-    total = 0.0
-    while len(taken) < len(means):
-        start = len(taken)
-        low, high, low_end, high_end = 0.0, math.inf, start + 1, start + 1
-        for count in range(start + 1, len(means) + 1):
-            least = (count * means[count - 1] - total) / (count - start)
-            most = least + (count - 1) / (count - start)
-            if least > high:
-                pace, end = high, high_end
-                break
-            if most < low:
-                pace, end = low, low_end
-                break
-            if least >= low:
-                low, low_end = least, count
-            if most <= high:
-                high, high_end = most, count
-        else:
-            pace, end = (low + high) / 2, len(means)
-        taken += [pace] * (end - start)
-        total += pace * (end - start)
-    return taken
-
-
-def _fact(op: Any, key: str) -> str:
-    """One of the texts that a node of the runtime's graph carries."""
-    fact = op.get_rt_info()[key]
-    return str(getattr(fact, "value", fact))
 
 
 def _moves_memory(nodes: Sequence[RunNode], node: RunNode) -> bool:

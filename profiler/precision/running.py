@@ -7,7 +7,7 @@ by 0.016 as it stands).
 
 import onnx
 
-from profiler.backends.onnxruntime import PlainSession
+from profiler.backends.onnxruntime_plain import PlainSession
 from profiler.precision.rounding import with_visible_rounding
 
 

@@ -35,7 +35,7 @@ from benchmarks.fidelity_vectors import draw, made_up_importances
 from benchmarks.isolated import Pieces
 from lut import LatencyTable, Predictor, TableError, open_table
 from profiler.backends import get_backend
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.inplace import Owners
 from profiler.network import analyze
 from profiler.variants import prepare

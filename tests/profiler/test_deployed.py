@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.graph_form import read_form

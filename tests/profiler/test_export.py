@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lut.errors import LatpruneError
 from profiler.backends.interface import BuildSettings
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx, write_onnx
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.export import export_named
 from profiler.folding import drop, fold_norms
 

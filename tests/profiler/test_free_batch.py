@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lut.errors import LatpruneError
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.export import flat_arrays, largest_difference, output_arrays
 from profiler.free_batch import at_batch, distinct_samples, free_inputs, to_free_batch
 

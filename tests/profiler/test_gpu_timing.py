@@ -11,7 +11,6 @@ from lut.errors import BackendError
 from lut.records import MeasureConfig
 from profiler.gpu_summary import P99_SAMPLES, Lap, Pair, keep, settled_from, summarise_builds
 from profiler.gpu_timing import is_launch_bound, launches_for, measure_gpu, warm_up
-from profiler.trtexec import trtexec_command
 from tests.profiler.simulated_gpu import THROTTLED_SPEED, SimulatedGpu, SimulatedNetwork, noisy
 
 CONFIG = MeasureConfig(warmup_s=0.0, min_time_s=0.5, max_time_s=3.0, min_samples=40, noise_target=0.005)
@@ -240,12 +239,3 @@ def test_the_spread_between_builds_is_told_apart_from_the_noise_within() -> None
     assert builds(0.0, 0.01) < 0.01
     one = summarise_builds([2.0], [0.01])
     assert (one.median_ms, one.between, one.within) == (2.0, 0.0, 0.01)
-
-
-def test_the_command_that_reproduces_a_figure_says_single_shot_and_survives_a_shell() -> None:
-    command = trtexec_command("trtexec", ["--loadEngine=/tmp/my engine"], graph=True)
-    assert command == (
-        "trtexec '--loadEngine=/tmp/my engine' --infStreams=1 --exposeDMA --noDataTransfers --useSpinWait "
-        "--useCudaGraph --warmUp=200 --duration=3"
-    )
-    assert "--useCudaGraph" not in trtexec_command("trtexec", [], graph=False)

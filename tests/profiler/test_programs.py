@@ -15,7 +15,7 @@ from lut.errors import LatpruneError
 from lut.program import from_json, to_json
 from lut.records import ChannelGroup
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut, programs_after, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.outputs import relative_difference

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lut.records import ChannelGroup
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.outputs import relative_difference

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut
 from profiler.export import flat_arrays, largest_difference, output_arrays, to_onnx
 from profiler.outputs import tensors_of

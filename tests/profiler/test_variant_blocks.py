@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.blocks import find_blocks, without_blocks
 from profiler.cut import cut
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut
 from profiler.export import flat_arrays, largest_difference, lively, output_arrays
 from profiler.inplace import Owners

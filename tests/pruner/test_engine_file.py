@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lut import BackendError, LatpruneError
 from profiler.backends import BuildSettings
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.backends.tensorrt_rtx import TensorRtRtx
 from profiler.nvml import GpuFacts
 from profiler.worker_replies import OutputsReply, TimeReply

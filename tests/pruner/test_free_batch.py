@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lut.errors import LatpruneError
 from profiler.backends import get_backend
-from profiler.backends.onnxruntime import PlainSession
+from profiler.backends.onnxruntime_plain import PlainSession
 from profiler.free_batch import to_free_batch
 from pruner.deploy import ExportConfig, export_run
 from pruner.engine_file import random_feeds

@@ -76,7 +76,7 @@ def test_what_was_measured_on_the_way_is_in_the_table(finished: Path, table_path
 
 
 def test_a_pruned_network_comes_back_from_json_and_safetensors(finished: Path, task: Task) -> None:
-    from profiler.backends.onnxruntime import evaluate
+    from profiler.backends.onnxruntime_plain import evaluate
     from profiler.export import flat_arrays, largest_difference, output_arrays
 
     model = pruner.load(task.model, finished)

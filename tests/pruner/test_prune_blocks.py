@@ -56,7 +56,7 @@ def test_a_block_that_loses_nothing_goes(run: PruneRun, task: Task) -> None:
 
 
 def test_a_network_without_a_block_comes_back_and_is_what_was_exported(run: PruneRun, task: Task) -> None:
-    from profiler.backends.onnxruntime import evaluate
+    from profiler.backends.onnxruntime_plain import evaluate
 
     assert run.out is not None
     found = pruner.load(task.model, run.out)

@@ -14,7 +14,7 @@ from torch.nn import functional
 import pruner
 from lut.errors import RunError
 from profiler.awake import awaken
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.cut import cut, zero
 from profiler.export import flat_arrays, largest_difference, output_arrays
 from profiler.network import analyze

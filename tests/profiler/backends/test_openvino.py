@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from lut.errors import BackendError
@@ -17,7 +15,8 @@ from lut.records import MeasureConfig
 from profiler.backends import NodeTime, Settings
 from profiler.backends.onnxruntime import OnnxRuntime
 from profiler.backends.openvino import OpenVino
-from profiler.backends.openvino_nodes import RunNode, find_running, split_means
+from profiler.backends.openvino_graph import RunNode
+from profiler.backends.openvino_nodes import find_running
 from profiler.worker_client import WorkerClient
 from tests.profiler.networks import INPUT_SHAPE, write_conv_net, write_model
 
@@ -222,24 +221,6 @@ def test_the_worker_times_its_nodes(tmp_path: Path) -> None:
         reply = worker.nodes(network, config, runs=4)
     assert reply.failure is None
     assert [node.origin for node in reply.nodes if node.op_type == "Convolution"] == ["a", "c", "f"]
-
-
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=40))
-def test_runs_told_apart_from_means_give_the_same_means(times: list[int]) -> None:
-    totals = np.cumsum(times)
-    counts = np.arange(1, len(times) + 1)
-    found = split_means((totals // counts).tolist())
-    assert len(found) == len(times)
-    assert min(found) >= 0
-    assert np.all(np.abs(np.cumsum(found) - totals) <= counts - 1 + 1e-6)
-
-
-@given(st.integers(0, 500), st.integers(0, 5000), st.integers(2, 40))
-def test_a_steady_time_is_found_in_spite_of_a_slow_first_run(steady: int, first: int, count: int) -> None:
-    totals = first + steady * np.arange(count + 1)
-    found = split_means((totals // np.arange(1, count + 2)).tolist())
-    assert found[0] == first
-    assert abs(np.mean(found[1:]) - steady) <= 1
 
 
 def run_node(layer: str, primitive: str, layout: str, inputs: tuple[tuple[int, int], ...], *shape: int) -> RunNode:

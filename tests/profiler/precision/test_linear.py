@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lut.errors import BackendError
 from profiler.backends import BuildSettings, get_backend
-from profiler.backends.onnxruntime import evaluate
+from profiler.backends.onnxruntime_plain import evaluate
 from profiler.precision.linear import linear_as_convolution
 
 RTX = pytest.mark.skipif(not get_backend("tensorrt-rtx").status().installed, reason="tensorrt-rtx is not installed")
