@@ -18,10 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from benchmarks.fidelity_networks import NAMES, make_network
+from benchmarks.budgets_task import made_up_task
+from benchmarks.fidelity_networks import NAMES
 from benchmarks.fidelity_store import ROOT
 from benchmarks.settings import Setting, hash_files, setting_here
 from lut.errors import BudgetError
@@ -33,7 +31,6 @@ from pruner.atomic import write_text
 from pruner.deploy import CAREFULLY
 from pruner.prune import prune
 from pruner.request import PruneConfig
-from pruner.task import Task
 
 PAIRS = tuple(
     (network, runtime)
@@ -43,13 +40,11 @@ PAIRS = tuple(
 SHARES = (0.75, 0.50, 0.30)
 STORE = ROOT / "runs" / "budgets"
 REPORT = ROOT / "docs" / "budgets.md"
-BATCHES, BATCH = 2, 4
-"""Of random inputs and targets: what is lost does not matter here, only what is promised."""
 JUDGES = 3
 """Processes that measure each network; the first is the judge, the others say how far such judgements differ."""
 
 
-SOURCES = ("lut/**/*.py", "profiler/**/*.py", "pruner/**/*.py", "benchmarks/budgets.py")
+SOURCES = ("lut/**/*.py", "profiler/**/*.py", "pruner/**/*.py", "benchmarks/budgets*.py")
 """The files of this repository that a pair depends on."""
 
 
@@ -90,47 +85,6 @@ class Pair:
     profile_s: float = 0.0
     budgets: list[Kept] = field(default_factory=list)
     failure: str | None = None
-
-
-def with_lived_norms(model: nn.Module) -> nn.Module:
-    """Give batch norms statistics and scales as training leaves them, in place.
-
-    Those of a fresh network fold into no bias at all: OpenVINO runs such a MobileNetV2 2 % faster than a trained one.
-    """
-    generator = torch.Generator().manual_seed(3)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            if module.affine:
-                nn.init.normal_(module.bias, 0, 0.1, generator=generator)
-                nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-    return model
-
-
-def made_up_task(name: str) -> Task:
-    """A task around a network with random weights: random inputs, random targets of the outputs' shape."""
-    torch.manual_seed(0)
-    _, picture = make_network(name)
-
-    def model() -> nn.Module:
-        torch.manual_seed(0)
-        return with_lived_norms(make_network(name)[0]).eval()
-
-    def batches() -> list[Tensor]:
-        generator = torch.Generator().manual_seed(1)
-        return [torch.randn((BATCH, *picture.shape[1:]), generator=generator) for _ in range(BATCHES)]
-
-    def loss(network: nn.Module, batch: Tensor) -> Tensor:
-        found = network(batch)
-        outputs = [found] if isinstance(found, Tensor) else list(found)
-        generator = torch.Generator().manual_seed(2)
-        each = [
-            (output - torch.randn(output.shape, generator=generator)).square().flatten(1).mean(1) for output in outputs
-        ]
-        return torch.stack(each).sum(0)
-
-    return Task(name, model, lambda: (picture,), batches, loss)
 
 
 def run_pair(name: str, runtime: str, shares: Sequence[float], config: ProfileConfig, store: Path) -> Pair:

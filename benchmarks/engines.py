@@ -26,7 +26,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.budgets import with_lived_norms
+from benchmarks.budgets_task import with_lived_norms
 from benchmarks.engines_report import write_report
 from benchmarks.memory_networks import NETWORKS, PICTURE, uneven_widths
 from benchmarks.settings import hash_files, setting_here

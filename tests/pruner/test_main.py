@@ -310,7 +310,7 @@ def test_export_hands_on_the_capability_and_tells_what_was_built(monkeypatch: py
                     "compared_on": "batches",
                 },
                 "batch": None,
-                    "kept_fp32": [{"node": "wide", "because": "it reaches 7e4"}],
+                "kept_fp32": [{"node": "wide", "because": "it reaches 7e4"}],
                 "notes": ["A note."],
                 "file_bytes": 2_000_000,
                 "seconds": 1.5,
