@@ -1,9 +1,8 @@
 """Ask which channels to keep: read a task's network, score its channels once, and say what solvers may choose from."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
 from lut import LatencyTable, Predictor
@@ -13,7 +12,7 @@ from profiler.ahead import Target
 from profiler.blocks import Block, find_blocks
 from profiler.network import Network, analyze
 from profiler.progress import Event, Progress
-from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs
+from pruner.cost import ActivationBytes, Channels, Cost, Latency, Macs, name_left
 from pruner.importance import RANKINGS, Ranking
 from pruner.importance.branches import branch_scores
 from pruner.narrow import asked_to_stay, names_in, out_of_place, renamed, without_programs_of
@@ -22,6 +21,7 @@ from pruner.placement import batches_on, choose_device, placed
 from pruner.posing import Budgeted, Question, Removable
 from pruner.removal import blocks_in_place
 from pruner.request import PruneConfig
+from pruner.seeds import seeded
 from pruner.solvers import get_solver
 from pruner.task import Task
 
@@ -55,8 +55,8 @@ def read_subject(task: Task, config: PruneConfig, progress: Progress) -> Subject
         LatpruneError: the model does not run, a pattern of `freeze` names nothing, or nothing can be pruned.
     """
     progress(Event("read the network", 0, 1))
-    torch.manual_seed(config.seed)
-    model = task.build()
+    with seeded(config.seed):
+        model = task.build()
     network = analyze(task.deployed(model), task.inputs())
     asked, wrapped = asked_to_stay(model, network, config.freeze), out_of_place(model, network)
     fixed = asked | wrapped
@@ -115,12 +115,11 @@ def score(
         config: says which importance, the seed, and the device: scores are taken where the network trains.
         progress: told after every batch.
     """
-    torch.manual_seed(config.seed)
     prunable = [group for group in groups if group.size > 0 and group.name not in fixed]
     if config.importance in BLIND or not task.train_batches:
         return RANKINGS[config.importance](model, prunable, (), task.loss, progress=progress)
     place = choose_device(model, config.train_device)
-    with placed([model], place):
+    with placed([model], place), seeded(config.seed):
         batches = batches_on(task.train_batches(), place)
         return RANKINGS[config.importance](model, prunable, batches, task.loss, progress=progress)
 
@@ -148,17 +147,24 @@ def score_blocks(
     """
     if not blocks:
         return []
-    torch.manual_seed(config.seed)
     assert task.train_batches is not None
     assert task.loss is not None
     part = task.deployed(model)
     place = choose_device(model, config.train_device)
-    with placed([model], place):
+    with placed([model], place), seeded(config.seed):
         batches = batches_on(task.train_batches(), place)
         lost = branch_scores(model, blocks, batches, task.loss, part=part, progress=progress)
     own = {block.name: block for block in original}
     return [
-        Removable(name, each, (*own[name].units, *own[name].parameters), own[name].groups, own[name].left)
+        Removable(
+            name,
+            each,
+            own[name].owns,
+            own[name].groups,
+            own[name].left,
+            own[name].changed,
+            frozenset({own[name].step, *own[name].steps, *own[name].idle}),
+        )
         for name, each in lost.items()
         if all(group in rankings for group in own[name].groups)
     ]
@@ -208,8 +214,10 @@ def ask(
         min_width=config.min_width,
         blind_step=Target.of(table.fingerprint).step if table.fingerprint.ahead_of_time else 1,
     )
-    instead_of = {block.name: block.left for block in blocks}
-    latency = Latency(predictor, gone, left, instead_of) if predictor is not None else None
+    latency: Latency | None = None
+    if predictor is not None:
+        blocks, instead_of = standing_for(blocks, predictor)
+        latency = Latency(predictor, gone, left, instead_of)
     budgets = [Budgeted(latency, most_ms)] if latency is not None and most_ms is not None else []
     return Question(
         full=widths,
@@ -219,6 +227,29 @@ def ask(
         rank=_rank(network, latency, config.normalize),
         blocks=blocks,
     )
+
+
+def standing_for(
+    blocks: Sequence[Removable], predictor: Predictor
+) -> tuple[list[Removable], dict[str, tuple[Unit, ...]]]:
+    """What would stand in place of what goes with each block, as far as the table knows it, and what goes with which.
+
+    A unit that only loses something counts as before, unless the table has a latency of what it becomes. What one block
+    leaves, or leaves changed, goes with another whose branch it lies in.
+
+    Returns:
+        The blocks with what they own by this, and for each what stands in its place.
+    """
+    known = {block.name: [unit for unit in block.changed if predictor.prices(unit)] for block in blocks}
+    instead_of = {block.name: (*block.left, *known[block.name]) for block in blocks}
+    found = []
+    for block in blocks:
+        owned = [unit.name for unit in known[block.name]]
+        for other, units in instead_of.items():
+            if other != block.name:
+                owned += [name_left(other, unit) for unit in units if block.steps.issuperset(unit.steps)]
+        found.append(replace(block, owns=(*block.owns, *owned)))
+    return found, instead_of
 
 
 def _step(config: PruneConfig) -> int | None:
