@@ -73,7 +73,10 @@ def reestimate_norms(
                 with _Measuring(moments):
                     loss_of(model, moved(batch, place) if place.type != "cpu" else batch, task.loss, number)
         if not number:
-            raise TaskError(f"{task.source or task.name}: train_batches() gives no batch.")
+            raise TaskError(
+                f"{task.source or task.name}: train_batches() gives no batch. It is called again and again, and each "
+                "time has to begin anew."
+            )
         found = {name: moments[id(module._buffers["running_mean"])] for name, module in owners.items()}
         for name, module in owners.items():
             if found[name].count:

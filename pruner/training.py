@@ -205,6 +205,7 @@ class _Training:
 
     def epoch(self, first_step: int) -> None:
         """Go through the batches once; `first_step` of `steps` were made before."""
+        number = -1
         for number, batch in enumerate(_batches(self.task)):
             step = first_step + number
             for group in self.updates.optimizer.param_groups:
@@ -212,6 +213,11 @@ class _Training:
             mean, said = self._loss(batch if self.device.type == "cpu" else moved(batch, self.device), number + 1)
             self.updates.step(mean)
             self.progress(Event("fine-tuning", min(step + 1, self.steps), self.steps, said))
+        if number < 0:
+            raise TaskError(
+                f"{self.task.source or self.task.name}: train_batches() gives no batch any more. It is called again "
+                "and again, and each time has to begin anew."
+            )
 
     def _loss(self, batch: Any, number: int) -> tuple[Tensor, str]:
         """What is trained for, as a mean over the batch's samples, and in words."""

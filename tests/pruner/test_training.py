@@ -191,6 +191,22 @@ def test_a_task_that_cannot_be_trained_says_why(changes: dict[str, Any], said: s
         finetune(build(ResidualNet), task(**changes), epochs=1)
 
 
+def test_batches_that_can_be_gone_through_only_once_are_refused() -> None:
+    class Once:
+        def __init__(self) -> None:
+            self.left = iter(list(train_batches()))
+
+        def __len__(self) -> int:
+            return 4
+
+        def __iter__(self) -> Iterator[Batch]:
+            return self.left
+
+    batches_of_all_epochs = Once()
+    with pytest.raises(TaskError, match=r"no batch any more.*begin anew"):
+        finetune(build(ResidualNet), task(train_batches=lambda: batches_of_all_epochs), epochs=2)
+
+
 def test_the_learning_rate_rises_shortly_and_falls_to_nothing() -> None:
     rates = [rate_at(step / 100) for step in range(101)]
     assert max(rates) == pytest.approx(1, abs=0.05)
