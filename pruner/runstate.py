@@ -158,6 +158,7 @@ def _go_on(folder: Path, data: dict[str, Any] | None, wanted: Mapping[str, Any])
             f"{folder} holds an unfinished run that was asked for something else: {differences}. "
             "--overwrite begins anew; another --out keeps it."
         )
+    _clear_partials(folder)
     return RunState(folder, data)
 
 
@@ -190,6 +191,12 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     return ", ".join(f"{key} was {then.get(key)!r} and is now {now.get(key)!r}" for key in keys)
+
+
+def _clear_partials(folder: Path) -> None:
+    """Delete what a killed process was just writing; only for who holds the directory."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def _clear_stages(folder: Path) -> None:

@@ -35,6 +35,13 @@ def test_a_later_checkpoint_replaces_the_earlier(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 2
 
 
+def test_what_a_killed_process_was_just_writing_goes(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", request=REQUEST).complete("before", {})
+    (tmp_path / "run" / ".state.json.4711.partial").write_text("{")
+    assert open_run(tmp_path / "run", request=REQUEST).has("before")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["state.json"]
+
+
 def test_another_request_is_refused_and_says_what_differs(tmp_path: Path) -> None:
     open_run(tmp_path, request=REQUEST)
     with pytest.raises(RunError, match="seed was 0 and is now 1"):
