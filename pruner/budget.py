@@ -56,6 +56,22 @@ class Budget:
         return budget
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a network may cost at most; None where nothing is asked."""
+
+    ms: float | None = None
+    memory_bytes: float | None = None
+
+    def on_the_way(self, share: float, full: "Limits") -> "Limits":
+        """The limits when a share of the way is gone from what the unpruned network costs, in equal ratios."""
+        return Limits(_between(full.ms, self.ms, share), _between(full.memory_bytes, self.memory_bytes, share))
+
+
+def _between(full: float | None, least: float | None, share: float) -> float | None:
+    return None if least is None or full is None else full * (least / full) ** share
+
+
 def check_device(
     table: DeviceFingerprint, here: DeviceFingerprint, allowed: tuple[str, ...], latencies_needed: bool = True
 ) -> None:

@@ -125,9 +125,44 @@ def solve_measured(
     found = _best_confirmed(bench, trials, share, gone)
     if found is None:
         assert question is not None
-        raise BudgetError(_least(question, bench, budget_ms, unpruned_ms, trials, gone))
+        least = min([bench.ratio_at(question.narrowest(), gone), *(trial.ratio for trial in trials)])
+        raise BudgetError(_refusal(question, least, budget_ms, unpruned_ms))
     progress(Event(STAGE, TRIES, TRIES))
     return found
+
+
+def refuse_impossible(
+    solver: Solver,
+    bench: Bench,
+    pose: Callable[[Predictor, float], Question],
+    *,
+    budget_ms: float,
+    unpruned_ms: float,
+    gone: Sequence[str] = (),
+) -> None:
+    """Make sure that a budget can be reached at all; nothing is measured where the table says that it can.
+
+    Args:
+        solver: any.
+        bench: measures what is least.
+        pose: as of `solve_measured`.
+        budget_ms: the same.
+        unpruned_ms: the same.
+        gone: the same.
+
+    Raises:
+        BudgetError: it cannot; the message says what the least is.
+    """
+    assert bench.predictor is not None
+    question = pose(bench.predictor, budget_ms / unpruned_ms * bench.unpruned_ms())
+    answer = solve(question, solver)
+    if answer.met:
+        return
+    closest = bench.ratio_at(answer.widths, (*gone, *answer.blocks))
+    if closest * unpruned_ms > budget_ms:
+        least = min(closest, bench.ratio_at(question.narrowest(), gone))
+        if least * unpruned_ms > budget_ms:
+            raise BudgetError(_refusal(question, least, budget_ms, unpruned_ms))
 
 
 def _confirmed(bench: Bench, trial: Trial, without: Sequence[str]) -> Trial:
@@ -165,15 +200,8 @@ def _next_aim(aimed: float, ratio: float, aim: float) -> float:
     return aimed * min(change, 1 / LEAST_CHANGE)
 
 
-def _least(
-    question: Question,
-    bench: Bench,
-    budget_ms: float,
-    unpruned_ms: float,
-    trials: Sequence[Trial],
-    gone: Sequence[str],
-) -> str:
-    """Say what the least is that any plan reaches, measured."""
+def _refusal(question: Question, least: float, budget_ms: float, unpruned_ms: float) -> str:
+    """Say what the least is that any plan reaches: another budget's, or the ratio that was measured."""
     narrowest = question.narrowest()
     for budget in question.budgets:
         cost = budget.cost
@@ -182,8 +210,6 @@ def _least(
                 f"The budget of {budget.most:.4g} {cost.unit} ({cost.name}) cannot be met: "
                 f"the least that any plan reaches is {cost.at(narrowest):.4g} {cost.unit}."
             )
-    ratio = bench.ratio_at(narrowest, gone)
-    least = min([ratio, *(trial.ratio for trial in trials)])
     return (
         f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured, with every group at its least "
         f"width, is {least * unpruned_ms:.4g} ms ({least:.0%} of the unpruned network's {unpruned_ms:.4g} ms). "

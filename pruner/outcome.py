@@ -2,43 +2,39 @@
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from lut import Predictor
 from lut.memory import Liveness, MemoryBound
-from lut.program import to_json
-from profiler.blocks import Block
-from profiler.cut import lost_positions, programs_after
 from profiler.export import OUTPUTS_MATCH, flat_arrays, largest_difference, lively, output_arrays, to_onnx, write_onnx
 from profiler.graph_form import read_form
-from profiler.leftovers import Standing, standing
 from profiler.network import Network
 from profiler.progress import Event, Progress
 from pruner.atomic import write_text
 from pruner.bench import Bench
+from pruner.budget import Limits
 from pruner.deploy import CAREFULLY, MODEL
 from pruner.memory_bench import MemoryBench, memory_target
 from pruner.plan import PrunePlan
+from pruner.pruned import Pruned, left_by_blocks
 from pruner.removal import dropped_by
 from pruner.request import Check, PruneConfig, PruneRun
 from pruner.rundir import save
 from pruner.runstate import RunState
-from pruner.surgery import shapes_left
-from pruner.task import Task
+from pruner.sides import BOUND, Side
 from pruner.training import evaluate
 from pruner.versions import versions
 
 log = logging.getLogger(__name__)
 
 STAGE = "export and check"
-BOUND = "ahead-of-time bound"
-"""What a compiler's figure is called wherever it is shown: not what a device will allocate."""
 TOO_CLOSE = 0.02
 """Nearer to the budget than this one process cannot tell: then it is the median of three."""
 
@@ -58,134 +54,11 @@ class Ahead:
     liveness: Liveness | None = None
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of before and after: a network with what was measured of it."""
-
-    part: nn.Module
-    widths: Mapping[str, int]
-    measured_ms: float | None
-    noise: float | None
-    metrics: Mapping[str, float]
-
-    def to_json(
-        self,
-        network: Network,
-        predictor: Predictor | None,
-        memory_of: tuple[str, str],
-        stood: Standing | None = None,
-        *,
-        bound: MemoryBound | None = None,
-    ) -> dict[str, Any]:
-        """The keys that other programs rely on, and more.
-
-        Args:
-            network: what stands on this side.
-            predictor: of its latency, where there is one.
-            memory_of: the runtime and the precision whose memory is told.
-            stood: what stands in place of the units of blocks that are gone.
-            bound: what a compiler announces; without it memory is counted by the runtime's rules.
-        """
-        known = stood or Standing()
-        liveness = network.liveness(*memory_of)
-        memory = liveness.at(self.widths).to_json() | {"io_bytes": liveness.io_bytes(self.widths)}
-        if bound is not None:
-            memory |= {
-                "weights_bytes": bound.weights_bytes,
-                "peak_activation_bytes": bound.activation_bytes - bound.workspace_bytes,
-                "workspace_bytes": bound.workspace_bytes,
-                "total_bytes": bound.total_bytes,
-                "io_bytes": bound.io_bytes,
-            }
-        return {
-            "metric": next(iter(self.metrics.values()), None),
-            "metrics": dict(self.metrics),
-            "predicted_ms": predictor.latency_ms(self.widths, gone=known.gone, left=known.left) if predictor else None,
-            "measured_ms": self.measured_ms,
-            "noise": self.noise,
-            "parameters": sum(parameter.numel() for parameter in self.part.parameters()),
-            "macs": network.macs(self.widths),
-            **memory,
-            "memory_of": memory_of[0],
-            "memory_precision": memory_of[1],
-            "memory_is": "counted" if bound is None else BOUND,
-        }
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What the rounds left: the smaller model and the choices that each group keeps."""
-
-    task: Task
-    model: nn.Module
-    network: Network
-    removed: Mapping[str, Mapping[int, tuple[int, ...]]]
-    programs: tuple[Mapping[str, Any], ...]
-    kept: Mapping[str, tuple[int, ...]]
-    shapes: Mapping[str, tuple[int, ...]]
-    present: Network
-    blocks: tuple[Block, ...] = ()
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Channels kept."""
-        return {name: len(kept) for name, kept in self.kept.items()}
-
-    def stood(self, predictor: Predictor | None) -> tuple[Standing, tuple[str, ...]]:
-        """What stands in place of the units that went with blocks, and names of those that are priced as before."""
-        found = standing(self.network, self.blocks)
-        return found.priced(predictor.prices) if predictor else (found, ())
-
-
-def pruned_model(
-    task: Task,
-    original: nn.Module,
-    small: nn.Module,
-    network: Network,
-    groups: Any,
-    kept: Mapping[str, list[int]],
-    present: Network,
-    blocks: Sequence[Block],
-) -> Pruned:
-    """Put together what the rounds left.
-
-    Args:
-        task: of the run.
-        original: the unpruned whole model.
-        small: the pruned whole model.
-        network: the analysis of the deployed part of the original.
-        groups: its groups, named as in the whole model.
-        kept: the choices that each group keeps.
-        present: the network without the blocks that went.
-        blocks: these, named as in the whole model.
-    """
-    gone = {
-        name: [choice for choice in range(size) if choice not in set(kept[name])]
-        for name, size in network.widths.items()
-        if len(kept[name]) < size
-    }
-    removed = {
-        name: {dimension: tuple(positions) for dimension, positions in dims.items()}
-        for name, dims in lost_positions(groups, gone).items()
-    }
-    return Pruned(
-        task=task,
-        model=small,
-        network=network,
-        removed=removed,
-        programs=tuple(to_json(program) for program in programs_after(groups, gone, blocks)),
-        kept={name: tuple(choices) for name, choices in kept.items()},
-        shapes=shapes_left(original, removed),
-        present=present,
-        blocks=tuple(blocks),
-    )
-
-
 def finish(
     pruned: Pruned,
     bench: Bench,
     before: Mapping[str, Any],
-    limits: tuple[float | None, float | None],
+    limits: Limits,
     config: PruneConfig,
     state: RunState,
     solved: Sequence[Mapping[str, Any]],
@@ -199,7 +72,7 @@ def finish(
         pruned: the smaller model.
         bench: measures it by turns with the unpruned network.
         before: `measured_ms`, `noise` and `metrics` of the unpruned network.
-        limits: of latency in ms and of memory in bytes, None where there is none.
+        limits: of the whole run.
         config: of the run.
         state: its directory.
         solved: how the widths of each round were found.
@@ -207,7 +80,7 @@ def finish(
         ahead: how the memory is known.
     """
     task, network, out = pruned.task, pruned.network, state.folder
-    budget_ms, memory = limits
+    budget_ms, memory = limits.ms, limits.memory_bytes
     part, inputs = task.deployed(pruned.model), lively(task.inputs())
     progress(Event(STAGE, 0, 3))
     deployed = to_onnx(part, inputs)
@@ -215,18 +88,14 @@ def finish(
     if not as_timed:
         log.warning("the exported network is not written as the one that was timed in the loop; its own time decides")
     write_onnx(deployed, out / MODEL)
-    reply = bench.client.outputs(out / MODEL, flat_arrays(inputs))
-    difference = float("inf")
-    if reply.failure is None:
-        difference = largest_difference(list(reply.outputs.values()), output_arrays(part, inputs))
+    difference, outputs = outputs_check(bench, out / MODEL, part, inputs)
     progress(Event(STAGE, 1, 3))
     measured_ms, noise = _measured(bench, out / MODEL, before, budget_ms)
     metrics = evaluate(task, pruned.model) if task.evaluate else {}
     progress(Event(STAGE, 2, 3))
     memory_of = memory_target(config, bench.table.fingerprint)
     bounds = _bounds(ahead, network, out / MODEL)
-    detail = f"ONNX differs from PyTorch by {difference:.1g}, at most {OUTPUTS_MATCH:.0e}"
-    checks = [Check("outputs", difference <= OUTPUTS_MATCH, detail)]
+    checks = [outputs]
     if memory is not None:
         checks.insert(0, _memory_check(bounds[1], ahead, pruned, memory_of, memory))
     if budget_ms is not None and measured_ms is not None:
@@ -254,10 +123,25 @@ def finish(
         "plan": plan.to_json(),
     }
     save(pruned.model, plan, out)
-    write_text(out / "result.json", json.dumps(result, indent=2) + "\n")
+    write_text(out / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     state.finish()
     progress(Event(STAGE, 3, 3))
     return PruneRun(plan, pruned.model, result, tuple(checks), out)
+
+
+def outputs_check(bench: Bench, path: Path, part: nn.Module, inputs: Sequence[Any]) -> tuple[float | None, Check]:
+    """How far the file's outputs are from the network's, relatively; None where there is no finite figure."""
+    reply = bench.client.outputs(path, flat_arrays(inputs))
+    if reply.failure is not None:
+        return None, Check("outputs", False, f"the exported network does not run: {reply.failure}")
+    expected = output_arrays(part, inputs)
+    difference = largest_difference(list(reply.outputs.values()), expected)
+    if math.isfinite(difference):
+        detail = f"ONNX differs from PyTorch by {difference:.1g}, at most {OUTPUTS_MATCH:.0e}"
+        return difference, Check("outputs", difference <= OUTPUTS_MATCH, detail)
+    if not all(np.isfinite(array).all() for array in expected):
+        return None, Check("outputs", False, "PyTorch's own outputs are not finite, so that nothing can be compared")
+    return None, Check("outputs", False, "ONNX gives other outputs than PyTorch: not finite, or of other shapes")
 
 
 def _measured(
@@ -305,15 +189,7 @@ def _memory_from(ahead: Ahead) -> dict[str, Any]:
     return {"is": BOUND, "fingerprint": ahead.memory.fingerprint.to_json(), "compiled": ahead.memory.compiled}
 
 
-def left_by_blocks(pruned: Pruned, predictor: Predictor | None) -> dict[str, Any]:
-    """What stands in place of the units that went with blocks, for `result.json`: names, by how they are priced."""
-    stood, before = pruned.stood(predictor)
-    priced = [unit.name for unit in stood.left if predictor and predictor.prices(unit)]
-    missing = [unit.name for unit in stood.left if unit.name not in priced]
-    return {"priced": priced, "priced_as_before": list(before), "missing": missing}
-
-
-def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None], config: PruneConfig) -> PrunePlan:
+def _plan(pruned: Pruned, bench: Bench, limits: Limits, config: PruneConfig) -> PrunePlan:
     prediction = None
     if bench.predictor:
         stood = pruned.stood(bench.predictor)[0]
@@ -328,8 +204,8 @@ def _plan(pruned: Pruned, bench: Bench, limits: tuple[float | None, float | None
         removed_blocks=tuple(block.name for block in pruned.blocks),
         dropped=dropped_by(pruned.blocks),
         shapes=pruned.shapes,
-        budget_ms=limits[0],
-        memory_budget_bytes=int(limits[1]) if limits[1] is not None else None,
+        budget_ms=limits.ms,
+        memory_budget_bytes=int(limits.memory_bytes) if limits.memory_bytes is not None else None,
         prediction=prediction,
         fingerprint=bench.table.fingerprint.to_json(),
         importance=config.importance,

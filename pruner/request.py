@@ -18,7 +18,7 @@ class PruneConfig:
         normalize: the cost that importance is divided by ("latency", "memory", "flops", "none").
         solver: name in `SOLVERS`.
         rounds: in how many rounds the budget is reached, with scores taken afresh and training between.
-        epochs: of fine-tuning, shared out over the rounds.
+        epochs: of fine-tuning, shared out over the rounds; the last have more where that does not come out even.
         distill: the unpruned network's share in what is trained for (0: nothing is learnt from it).
         train_device: where to train, such as "cuda:1"; None for a GPU if there is one.
         mixed_precision: "no", "fp16" or "bf16", of training.

@@ -11,7 +11,7 @@ from profiler.progress import Event
 from pruner.bench import Bench
 from pruner.cost import Latency
 from pruner.importance.ranking import rank_singly
-from pruner.loop import WITHIN, Trial, solve_measured
+from pruner.loop import WITHIN, Trial, refuse_impossible, solve_measured
 from pruner.options import width_options
 from pruner.posing import Budgeted, Question
 from pruner.solvers import Problem, Solution
@@ -135,3 +135,19 @@ def test_a_table_that_is_right_is_measured_once_in_each_of_three_processes() -> 
 def test_what_no_plan_reaches_is_refused_with_the_least_that_was_measured() -> None:
     with pytest.raises(BudgetError, match=r"least that was measured.*6\.\d+ ms \(8\d%"):
         measured(Device(1.0, 0.8), 0.5)
+
+
+def refused(device: Device, budget: float) -> None:
+    refuse_impossible(Quick(), cast(Bench, device), pose, budget_ms=budget * UNPRUNED_MS, unpruned_ms=UNPRUNED_MS)
+
+
+def test_what_is_impossible_is_known_before_the_first_of_several_rounds() -> None:
+    with pytest.raises(BudgetError, match=r"least that was measured.*6\.\d+ ms \(8\d%"):
+        refused(Device(1.0, 0.8), 0.01)
+
+
+def test_what_the_table_says_is_possible_is_not_measured_and_what_it_doubts_is() -> None:
+    device = Device(1.0, 0.0)
+    refused(device, 0.5)
+    assert device.measured == 0
+    refused(Device(3.0, 0.0), 0.01)  # the table says 1.4 % at least, the device is faster

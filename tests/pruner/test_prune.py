@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,20 @@ def test_an_unfinished_run_goes_on_only_with_the_same_request(task: Task, table_
         prune(task, table_path, budget_fraction=0.8, config=CONFIG, out=tmp_path / "run")
 
 
+def test_an_unfinished_run_goes_on_only_with_the_same_network(task: Task, table_path: Path, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if event.stage.startswith("fine-tuning"):
+            raise _StopError
+
+    config = PruneConfig(epochs=1, normalize="memory")
+    with pytest.raises(_StopError):
+        prune(task, table_path, memory_fraction=0.8, config=config, out=tmp_path / "run", progress=interrupt)
+    changed = replace(task, batch=2)
+    with pytest.raises(RunError, match="another network: the task's model or its inputs have changed"):
+        prune(changed, table_path, memory_fraction=0.8, config=config, out=tmp_path / "run")
+    assert prune(task, table_path, memory_fraction=0.8, config=config, out=tmp_path / "run").met
+
+
 @pytest.mark.parametrize(
     ("budget", "says"),
     [
@@ -178,6 +193,18 @@ def test_a_budget_that_makes_no_sense_is_refused_and_leaves_nothing(
 ) -> None:
     with pytest.raises(BudgetError, match=says):
         prune(task, table_path, config=CONFIG, out=tmp_path / "run", **budget)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("budget", [{"budget_fraction": 0.02}, {"memory_fraction": 0.01}], ids=str)
+def test_what_the_last_round_cannot_reach_is_refused_before_the_first_trains(
+    task: Task, table_path: Path, tmp_path: Path, budget: dict[str, float]
+) -> None:
+    seen: list[str] = []
+    config = PruneConfig(epochs=12, rounds=12)
+    with pytest.raises(BudgetError, match="cannot be met: the least that"):
+        prune(task, table_path, config=config, out=tmp_path / "run", progress=lambda e: seen.append(e.stage), **budget)  # type: ignore[arg-type]
+    assert "fine-tuning" not in seen
     assert not (tmp_path / "run").exists()
 
 
