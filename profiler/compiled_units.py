@@ -24,14 +24,19 @@ from profiler.variants import Variants
 def node_units(variants: Variants, graph: onnx.GraphProto) -> dict[str, int]:
     """Tell which unit each node of a variant belongs to, also after a conversion to another precision.
 
-    A node that a conversion added belongs to the unit that reads it, else to the one that it comes from.
+    A node keeps its unit by its name, if its value is renamed: in the graph that it is a variant of, for the network as
+    it is and as it becomes share names of nodes. What a conversion added belongs to the unit that reads it, else to the
+    one that it comes from.
 
     Args:
         variants: of the network.
         graph: a variant of it, whose nodes have names of their own.
     """
     owners = Owners.of(variants).unit_of
-    before = {node.name: owners[node.output[0]] for node in variants.base.graph.node if node.output[0] in owners}
+    written = {name for node in graph.node for name in node.output}
+    sources = [model.graph for model in (variants.base, variants.whole) if model is not None]
+    source = max(sources, key=lambda one: sum(name in written for node in one.node for name in node.output))
+    before = {node.name: owners[node.output[0]] for node in source.node if node.output[0] in owners}
     found: dict[str, int] = {}
     for node in graph.node:
         unit = next((owners[name] for name in node.output if name in owners), before.get(node.name))

@@ -1,7 +1,9 @@
 """TensorRT for RTX compiles with no GPU; what it fused is sorted by node and by unit, padding and all."""
 
 import json
+from types import SimpleNamespace
 
+import onnx
 import pytest
 import torch
 from onnx import helper
@@ -124,6 +126,22 @@ def test_conversions_add_nodes_that_belong_to_the_units_beside_them(residual: Va
     before, after = node_units(residual, plain.graph), node_units(residual, half.graph)
     assert {name: after[name] for name in before} == before
     assert {node.name for node in half.graph.node} == set(after)
+
+
+def test_a_renamed_value_keeps_its_unit_though_the_networks_other_form_has_a_node_of_that_name() -> None:
+    def graph(*nodes: tuple[str, str, str]) -> onnx.ModelProto:
+        made = [helper.make_node("Relu", [given], [out], name=name) for name, given, out in nodes]
+        return helper.make_model(helper.make_graph(made, "g", [], []))
+
+    smaller, full = graph(("one", "x", "a"), ("two", "a", "b")), graph(("two", "x", "w.a"), ("one", "w.a", "w.b"))
+    cut = SimpleNamespace(owner={0: 0, 1: 1})
+    known = {"a": 0, "b": 1, "w.a": 0, "w.b": 1}
+    variants = SimpleNamespace(network=SimpleNamespace(cut=cut), base=smaller, whole=full, value_of=known)
+    for model, units in ((smaller, {"one": 0, "two": 1}), (full, {"two": 0, "one": 1})):
+        converted = onnx.GraphProto()
+        converted.CopyFrom(model.graph)
+        converted.node[1].output[0] = "renamed"
+        assert node_units(variants, converted) == units  # type: ignore[arg-type]
 
 
 def test_everything_that_is_told_is_plain_json(gated: Variants) -> None:

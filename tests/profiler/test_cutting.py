@@ -10,6 +10,7 @@ from lut.records import Unit, full_widths
 from profiler.backends import BACKENDS
 from profiler.compiler_fusion import FusionSettings, read_fusion
 from profiler.forms import compile_forms
+from profiler.fusion_record import AGREES
 from profiler.groups import read_structure
 from profiler.network import analyze
 from profiler.units import cut_units
@@ -168,6 +169,14 @@ def test_a_smaller_block_has_the_units_that_were_predicted_for_it(
     assert planned.liveness.at(widths) == found.liveness.at(sizes)
 
 
+TOGETHER = {True: ("0.linear2", "1.norm2:layer_norm"), False: ("0.linear2", "1.self_attn:transpose")}
+"""By `norm_first`, the units of the encoder that TensorRT for RTX (1.7.1) runs in one kernel, against the cut.
+
+The first layer's last sum: the norm that it goes into takes the second layer's residual sum along; and the tokens are
+turned for the second layer's attention.
+"""
+
+
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_every_unit_of_a_transformer_has_kernels_of_its_own_in_each_runtime(*, norm_first: bool) -> None:
     torch.manual_seed(0)
@@ -181,8 +190,6 @@ def test_every_unit_of_a_transformer_has_kernels_of_its_own_in_each_runtime(*, n
     for precision in ("fp32", "fp16"):
         found = read_fusion(variants, network.widths, FusionSettings(precision=precision))  # type: ignore[arg-type]
         assert found.unaccounted == ()
-        by_name = {unit.name: unit.agreement for unit in found.units}
-        own = ("self_attn:scaled_dot_product_attention", "self_attn#2", "linear1")
-        assert {by_name[f"{layer}.{name}"] for layer in (0, 1) for name in own} <= {"alone", "several"}
-        assert found.agreeing is not None
-        assert found.agreeing > 2 / 3, found.patterns()
+        others = {unit.name: unit.partners for unit in found.bearing if unit.agreement not in AGREES}
+        first, second = TOGETHER[norm_first]
+        assert others == {first: (second,), second: (first,)}, precision
