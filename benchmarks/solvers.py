@@ -94,6 +94,9 @@ def make_report(rows: Sequence[Row]) -> str:
         "*lost* is importance lost over what `milp` loses, *gap* is how much less any choice could lose, proved by "
         "`milp`; where terms of the latency are *approximated* (joins of many tensors) nothing is proved of it.",
         "",
+        "Budgets of memory are in docs/memory_budgets.md, with their gaps: their programs are too large for a "
+        "relaxation in time, and prices on the limits give the proof (`pruner/solvers/dual.py`).",
+        "",
         f"`make solvers`, {setting.date}, on {setting.processor}, one core.",
         "",
         "| network | runtime | groups | widths | budget | "

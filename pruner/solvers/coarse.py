@@ -19,6 +19,8 @@ ENOUGH = 5
 """With no more options than this in any group there is nothing to leave out."""
 AROUND = 3
 """Options to either side of the best choice's in those that follow."""
+BESIDE = 1
+"""Options to either side of those that a bound mixes."""
 MOST = 6
 """Programs of that kind, at most: each begins with the best choice so far, until none is better."""
 SHARE = 0.5
@@ -28,7 +30,9 @@ WORSE = 1e-9
 """A choice that loses less than another by a smaller fraction is no better."""
 
 
-def approach(problem: Problem, known: Solution, *, gap: float, until: float) -> Solution:
+def approach(
+    problem: Problem, known: Solution, *, gap: float, until: float, near: Sequence[Ints] = (), bound: float = 0.0
+) -> Solution:
     """Find a better choice than a known one, if there is time.
 
     Args:
@@ -36,6 +40,8 @@ def approach(problem: Problem, known: Solution, *, gap: float, until: float) -> 
         known: a choice; the closest where none was found that keeps the limits.
         gap: at which a program is done.
         until: of the monotonic clock; what is left then is not begun.
+        near: choices about which to begin, instead of options evenly apart.
+        bound: importance that every choice within the limits loses at least; one within `gap` of it is good enough.
 
     Returns:
         A choice that keeps the limits and loses less, or else the known one.
@@ -44,9 +50,15 @@ def approach(problem: Problem, known: Solution, *, gap: float, until: float) -> 
     sizes = [len(losses) for losses in problem.losses]
     if max(sizes, default=0) <= ENOUGH:
         return best
-    for few in SPREAD:
-        best = _better(problem, best, [_spread(size, few) for size in sizes], gap, until)
+    first = [[_spread(size, few) for size in sizes] for few in SPREAD]
+    if near:
+        together = np.stack(near, axis=1)
+        first = [[_among(size, options) for size, options in zip(sizes, together, strict=True)]]
+    for few_options in first:
+        best = _better(problem, best, few_options, gap, until)
     for _ in range(MOST):
+        if best.met and best.lost - bound <= gap * best.lost:
+            return best
         about = [_around(size, int(option)) for size, option in zip(sizes, best.choice, strict=True)]
         found = _better(problem, best, about, gap, until) if best.met else best
         if found.lost >= best.lost * (1 - WORSE):
@@ -78,6 +90,12 @@ def _spread(size: int, count: int) -> Ints:
     """So many of a group's options, evenly apart; the first two are always there: gone, and the least of a block's."""
     apart = np.round(np.linspace(0, size - 1, min(size, count)))
     return np.union1d(apart, [0, min(1, size - 1)]).astype(np.int64)
+
+
+def _among(size: int, options: Ints) -> Ints:
+    """Some options with those beside them, the first two and the last."""
+    near = np.clip(options[:, None] + np.arange(-BESIDE, BESIDE + 1), 0, size - 1).ravel()
+    return np.union1d(near, [0, min(1, size - 1), size - 1]).astype(np.int64)
 
 
 def _around(size: int, option: int) -> Ints:

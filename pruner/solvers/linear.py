@@ -95,7 +95,7 @@ class LinearProgram:
         cost = limit.cost
         unit = max(abs(limit.most), 1e-300)
         priced = [self._price(part) for part in cost.parts]
-        rows = _undominated(cost.sums, cost.constants)
+        rows = undominated(cost.sums, cost.constants)
         share = TIE * LOSS_SCALE / len(rows)
         for row in rows:
             members = np.flatnonzero(cost.sums[row])
@@ -275,7 +275,14 @@ def _added_up(columns: Sequence[Ints], values: Sequence[Floats]) -> tuple[Ints, 
     return unique, added
 
 
-def _undominated(sums: Floats, constants: Floats) -> list[int]:
+def count_columns(problem: Problem) -> int:
+    """How many columns the program of a problem has, not counting those of grids."""
+    parts = {part.groups: part for limit in problem.limits for part in limit.cost.parts if isinstance(part, Table)}
+    cells = sum(part.values.size for part in parts.values() if len(part.groups) > 1)
+    return sum(len(losses) for losses in problem.losses) + cells
+
+
+def undominated(sums: Floats, constants: Floats) -> list[int]:
     """The sums that no other contains (parts cost nothing or more, so that such a one is never the largest)."""
     order = sorted(range(len(constants)), key=lambda row: (-sums[row].sum(), -constants[row]))
     kept: list[int] = []

@@ -1,20 +1,26 @@
 """The exact solver: all groups' options at once, with a proof of how much better any other choice could be.
 
 What makes the problem hard is that a convolution's cost belongs to its inputs and outputs together. The integer linear
-program of `pruner/solvers/linear.py` holds these costs as they are.
+program of `pruner/solvers/linear.py` holds these costs as they are. Where that program is too large for its relaxation,
+prices on the limits give the proof (`pruner/solvers/dual.py`), and programs of few options the choice.
 """
 
 import time
 from dataclasses import replace
 
 from pruner.solvers.coarse import approach
+from pruner.solvers.dual import solve_dual
 from pruner.solvers.greedy import Greedy, give_back
-from pruner.solvers.linear import LinearProgram
+from pruner.solvers.linear import LinearProgram, count_columns
 from pruner.solvers.problem import Limit, Problem, Solution, within
 
 TIGHTENED = 1.0005
 """By how much more than what was exceeded a limit is tightened where the program had been too cheap."""
 ROUNDS = 6
+LARGE = 12_000
+"""Columns of a program whose relaxation may not be done in time."""
+FINER = 0.25
+"""Of the gap: so near do prices have to come to the mix of choices."""
 
 
 class Milp:
@@ -33,10 +39,15 @@ class Milp:
         self.time_limit_s = time_limit_s
 
     def solve(self, problem: Problem) -> Solution:
-        """Find the options that lose least, beginning with what the greedy solver and programs of few options find."""
+        """Find the options that lose least, with what is proved of it."""
         if not problem.exceeded(problem.start):
             return problem.solution(problem.start, 0, 0.0)
         until = time.monotonic() + self.time_limit_s
+        priced = self._priced(problem, until) if count_columns(problem) > LARGE else None
+        return priced or self._programmed(problem, until)
+
+    def _programmed(self, problem: Problem, until: float) -> Solution:
+        """By the program of all options, beginning with what the greedy solver and programs of few options find."""
         best = Greedy().solve(problem)
         if best.met:
             best = problem.solution(give_back(problem, best.choice, 0)[0], 0)
@@ -63,6 +74,15 @@ class Milp:
                 break
             tightened = _tightened(problem, tightened, solution)
         return replace(best, moves=nodes, bound=min(bound or 0.0, best.lost) if best.met else None)
+
+    def _priced(self, problem: Problem, until: float) -> Solution | None:
+        """A choice near those that prices lead to, with what these prove; None where there are none."""
+        dual = solve_dual(problem, gap=FINER * self.gap, until=until)
+        if dual is None or dual.within is None:
+            return None
+        best = problem.solution(give_back(problem, dual.within, 0)[0], dual.rounds)
+        best = approach(problem, best, gap=self.gap, until=until, near=dual.mixed, bound=dual.bound)
+        return replace(best, bound=min(dual.bound, best.lost))
 
 
 def _tightened(problem: Problem, tried: Problem, solution: Solution) -> Problem:
