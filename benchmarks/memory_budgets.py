@@ -54,6 +54,8 @@ class Cell:
         parameters: share that is left.
         refusal: why there is no plan, or None.
         seconds: of the whole run, on a machine that did other things too.
+        gap: how much less magnitude any plan told to be within the budget could lose, as a fraction of what this one
+            loses; None without a proof.
     """
 
     network: str
@@ -70,6 +72,7 @@ class Cell:
     parameters: float | None
     refusal: str | None
     seconds: float
+    gap: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -131,6 +134,7 @@ def run(name: str, precision: str, capability: str, share: float) -> Cell:
         parameters=after["parameters"] / before["parameters"] if after else None,
         refusal=refusal,
         seconds=(datetime.datetime.now(tz=datetime.UTC) - started).total_seconds(),
+        gap=rounds[-1].get("gap"),
     )
 
 
@@ -211,13 +215,13 @@ def _lines(found: list[dict[str, Any]]) -> list[str]:
             f"the pruned file, {len(refused)} refused with the constant part named.",
             "",
             "| network | unpruned (MB) | budget (MB) | compiler, pruned (MB) | used | of it workspace | "
-            "inputs and outputs, apart | compiled | parameters left | magnitude kept |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "inputs and outputs, apart | compiled | parameters left | magnitude kept | gap proved |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for cell in cells:
             head = [cell.network, f"{cell.unpruned / 1e6:.2f}", f"{cell.budget / 1e6:.2f} ({cell.share:.0%})"]
             if cell.figure is None:
-                rest = ["refused", *["–"] * 6]
+                rest = ["refused", *["–"] * 7]
             else:
                 rest = [
                     f"{cell.figure / 1e6:.2f}",
@@ -227,6 +231,7 @@ def _lines(found: list[dict[str, Any]]) -> list[str]:
                     str(cell.compiled),
                     f"{cell.parameters:.1%}",
                     f"{cell.importance_kept:.1%}",
+                    "–" if cell.gap is None else f"{cell.gap:.1%}",
                 ]
             lines.append(f"| {' | '.join([*head, *rest])} |")
         lines += [f"\n{cell.network}, {cell.share:.0%}: {' '.join(str(cell.refusal).split())}" for cell in refused]

@@ -17,6 +17,7 @@ from lut.memory import Liveness, MemoryBound
 from lut.records import DeviceFingerprint, MeasureConfig, NetworkMeasurement
 from profiler.ahead import Compiler
 from profiler.ahead_units import compile_units
+from profiler.as_trained import as_trained
 from profiler.network import Network
 from profiler.progress import Event, Progress, silent
 from profiler.sampling import Sampler
@@ -166,7 +167,7 @@ def profile_ahead(
     config = config or AheadConfig()
     started = clock()
     progress(Event("export the network", 0, 1))
-    variants = prepare(network)
+    variants = as_trained(prepare(network))
     progress(Event("export the network", 1, 1))
     with TableFile(path, create=True) as store:
         session = _Session(network, variants, store, compiler, config)

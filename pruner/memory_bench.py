@@ -13,6 +13,7 @@ from lut.memory import Liveness, MemoryBound
 from lut.records import DeviceFingerprint, MeasureConfig, NetworkMeasurement
 from profiler.ahead import Compiler, Target, as_precision
 from profiler.ahead_profile import bound_of
+from profiler.as_trained import as_trained
 from profiler.backends import MEMORY
 from profiler.blocks import Block
 from profiler.export import flat_arrays, lively
@@ -44,7 +45,7 @@ class MemoryBench:
         """Take what the table holds for the same network and compiler; nothing is compiled yet."""
         self.compiler = compiler
         self.compiled = 0
-        self._variants = variants
+        self._variants = as_trained(variants)
         self._table = table
         self._blocks = {block.name: block for block in blocks}
         self._known: dict[Key, MemoryBound] = {}
@@ -74,7 +75,7 @@ class MemoryBench:
         return corrected(liveness, self.counted, known)
 
     def bound(self, widths: Mapping[str, int], gone: Sequence[str] = ()) -> MemoryBound:
-        """What the compiler says of the network at these widths, without blocks.
+        """What the compiler says of the network at these widths, without blocks, once it is trained.
 
         Raises:
             BackendError: it cannot be built.

@@ -14,8 +14,6 @@ from profiler.progress import Event, Progress
 from pruner.posing import Answer, Question
 
 STAGE = "solve and compile"
-KEPT_BACK = 0.001
-"""Of a budget: the compiler's figure for the exported file was up to 0.04 % above that for the same widths here."""
 TRIES = 14
 USED = 0.97
 """Of the budget: a plan that uses so much is taken at once."""
@@ -76,7 +74,7 @@ def solve_compiled(
         BudgetError: no plan is within the budget; the message says what part is constant.
         BackendError: a network cannot be compiled.
     """
-    search = _Search(bench, liveness, most * (1 - KEPT_BACK), gone)
+    search = _Search(bench, liveness, most, gone)
     for number in range(TRIES):
         question, answer = attempt(search.aim)
         if not answer.met:
@@ -93,7 +91,7 @@ def solve_compiled(
             break
     if not search.held:
         search.loosened(*attempt(search.aim))
-    held = search.held or [turn for turn in search.turns if turn.bound.total_bytes <= most]
+    held = search.held
     if not held:
         assert search.narrowest is not None
         raise BudgetError(_refusal(search.narrowest, liveness, most, target))

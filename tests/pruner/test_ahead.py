@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,44 @@ def test_a_budget_of_memory_needs_no_latencies_and_is_kept_by_the_compilers_figu
     assert figure == result["after"]["total_bytes"]
     assert 0.95 * most <= figure <= most
     assert PrunePlan.from_json(result["plan"]).memory_budget_bytes == most
+
+
+class Alike(nn.Module):
+    """Fresh norms whose biases are all equal, on a stream that adds to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 96, 3, padding=1)
+        self.inner = nn.ModuleList(nn.Conv2d(96, 64, 1, bias=False) for _ in range(6))
+        self.outer = nn.ModuleList(nn.Conv2d(64, 96, 1, bias=False) for _ in range(6))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(96) for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, outer, norm in zip(self.inner, self.outer, self.norms, strict=True):
+            x = torch.relu(x + norm(outer(torch.relu(inner(x)))))
+        return x.mean((2, 3))
+
+
+def pictures() -> Iterator[Tensor]:
+    yield torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_the_loop_compiled_last_is_what_the_exported_file_is_said_to_need(epochs: int, tmp_path: Path) -> None:
+    alike = Task(
+        "alike",
+        Alike,
+        lambda: (torch.randn(1, 3, 16, 16),),
+        train_batches=pictures,
+        loss=lambda model, batch: model(batch).square().mean(1),
+    )
+    with Compiler(Target("tensorrt-rtx", "8.6"), []) as compiler:
+        table = LatencyTable(compiler.fingerprint, [])
+    config = PruneConfig(importance="magnitude", normalize="memory", epochs=epochs, backend="tensorrt-rtx")
+    result = prune(alike, table, memory_fraction=0.99, config=config, out=tmp_path / "run").result
+    assert result["exported_as_timed"]
+    assert result["solver"]["rounds"][-1]["compiled_bytes"] == result["after"]["total_bytes"]
 
 
 def test_budgets_that_cannot_be_met_are_refused(task: Task, table_path: Path) -> None:
