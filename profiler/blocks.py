@@ -125,6 +125,7 @@ class _Finder:
             steps=residual.gone,
             idle=residual.idle,
             units=tuple(unit.name for unit in self.network.units if unit.steps[0] in gone),
+            values=tuple(v for number in residual.gone for v in self.trace.steps[number].outputs if v is not None),
             within=tuple(outer),
             adder=residual.adder,
             additions=residual.additions,
@@ -235,7 +236,8 @@ class _Finder:
             if not group.frozen_because and gone.issuperset(member.parameter for member in group.members)
         )
         block = replace(block, groups=groups, written=written, samples=self._samples(residual))
-        return replace(block, left=_left(self.network, block))
+        left, changed = _stays(self.network, block)
+        return replace(block, left=left, changed=changed)
 
     def _samples(self, residual: Residual) -> int:
         """Along which dimension of the branch samples stand: that which is longer in the run on more of them."""
@@ -294,8 +296,14 @@ def without_blocks(network: Network, blocks: Iterable[Block]) -> Network:
     return Network(network.model, network.inputs, structure, cut_units(structure))
 
 
-def _left(network: Network, block: Block) -> tuple[Unit, ...]:
-    """What stays of the block's units, unless another unit takes it up."""
+def _stays(network: Network, block: Block) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
+    """What stays of the block's units, unless another unit takes it up; and other units that are not what they were."""
     going = {block.step, *block.steps, *block.idle}
     mine = {number for unit in network.units if unit.name in block.units for number in unit.steps} - going
-    return tuple(unit for unit in without_blocks(network, [block]).units if unit.steps[0] in mine) if mine else ()
+    others = {unit.name: unit for unit in network.units if unit.name not in block.units}
+    if not mine and all(going.isdisjoint(unit.steps) for unit in others.values()):
+        return (), ()
+    units = without_blocks(network, [block]).units
+    left = tuple(unit for unit in units if unit.steps[0] in mine)
+    changed = tuple(unit for unit in units if unit.name in others and unit.family != others[unit.name].family)
+    return left, changed

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lut.program import Form, Operation, Program, Ref
 from lut.records import Unit
+from profiler.liveness import name_value
 from profiler.program_module import operator
 
 
@@ -63,8 +64,10 @@ class Block:
         idle: steps behind the addition that do nothing without the block (a ReLU of what a ReLU made); they go too.
         units: names of the units that are gone then: those anchored in the branch, at the addition or at an idle step.
         left: what stays of these (a GELU behind the addition), as small units of their own.
+        changed: what becomes of other units that it goes from (its first norm belongs to the layer before).
         groups: names of the prunable groups that stand in the branch alone.
         parameters: names of the parameters and buffers that go.
+        values: the trace's values that its steps make (the sum stays: what the addition keeps then lives as long).
         within: names of the blocks whose branch holds this one, which therefore goes with any of them.
         samples: the dimension of the branch that counts samples.
         adder: the innermost module that was running at the addition.
@@ -82,8 +85,10 @@ class Block:
     idle: tuple[int, ...] = ()
     units: tuple[str, ...] = ()
     left: tuple[Unit, ...] = ()
+    changed: tuple[Unit, ...] = ()
     groups: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
     within: tuple[str, ...] = ()
     samples: int = 0
     adder: str = ""
@@ -95,6 +100,11 @@ class Block:
     def home(self) -> Written:
         """The smallest module around the block that is written down."""
         return next(iter(self.written.values()))
+
+    @property
+    def owns(self) -> tuple[str, ...]:
+        """Names of the units, parameters and tensors in memory that go with it."""
+        return (*self.units, *self.parameters, *map(name_value, self.values))
 
 
 @cache

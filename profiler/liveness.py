@@ -7,13 +7,18 @@ from lut.memory import TensorBytes
 from profiler.groups import Structure
 
 
+def name_value(value: int) -> str:
+    """What a value of the trace is called among tensors in memory."""
+    return f"value {value}"
+
+
 def activation_bytes(structure: Structure, value: int, first: int, last: int) -> TensorBytes:
     """One value of the trace that lives from the first to the last step, both inclusive."""
     shape = structure.trace.values[value].shape
     coordinates = [structure.coordinate(value, d) for d in range(len(shape))]
     rest = prod(length for length, c in zip(shape, coordinates, strict=True) if not c.terms)
     each = rest * structure.trace.values[value].dtype.itemsize
-    return TensorBytes(f"value {value}", each, tuple(c for c in coordinates if c.terms), first, last)
+    return TensorBytes(name_value(value), each, tuple(c for c in coordinates if c.terms), first, last)
 
 
 def weights_bytes(structure: Structure) -> tuple[TensorBytes, ...]:

@@ -27,7 +27,8 @@ class Term:
     Attributes:
         coordinates: the channel counts that it depends on.
         price: the value at channel counts `[m, coordinates]`, `[m]`.
-        owner: name of the unit or parameter that it belongs to, "" for none: what belongs to a block goes with it.
+        owner: name of the unit, parameter or tensor that it belongs to, "" for none: what belongs to a block goes with
+            it.
         instead_of: name of a block; the term is there only once that is gone. "" where it hangs on none.
     """
 
@@ -117,11 +118,16 @@ class Latency:
 
         units = self._predictor.units
         own = [of(number, units[number], units[number].name) for number in self._own]
-        return [*own, *(of(unit, unit, "", block) for block, unit in self._extra)]
+        return [*own, *(of(unit, unit, name_left(block, unit), block) for block, unit in self._extra)]
 
     def sums(self) -> Sequence[Sum]:
         """All units, and the overhead."""
         return [Sum(tuple(range(len(self._own) + len(self._extra))), self._predictor.calibration.overhead_ms)]
+
+
+def name_left(block: str, unit: Unit) -> str:
+    """What a unit that a block leaves behind is called as an owner: another unit may have its name."""
+    return f"{unit.name} without {block}" if block else ""
 
 
 class Memory:
@@ -139,10 +145,10 @@ class Memory:
         return float(self._liveness.at(widths).total_bytes)
 
     def terms(self) -> Sequence[Term]:
-        """A tensor each: weights, then activations (those of a block are counted as if they stayed)."""
-        rules = self._liveness.rules
-        weights = [_bytes(tensor, rules.weights_share, tensor.name) for tensor in self._liveness.weights]
-        return [*weights, *(_bytes(tensor, rules.activations_share) for tensor in self._liveness.activations)]
+        """A tensor each: weights, then activations; what a block keeps is counted up to its addition in any case."""
+        liveness, rules = self._liveness, self._liveness.rules
+        weights = [_bytes(tensor, rules.weights_share, tensor.name) for tensor in liveness.weights]
+        return [*weights, *(_bytes(tensor, rules.activations_share, tensor.name) for tensor in liveness.activations)]
 
     def sums(self) -> Sequence[Sum]:
         """For each step all weights and what is alive then: what packing adds is not in it."""

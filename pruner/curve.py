@@ -54,7 +54,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Widths and the blocks that go, with what they cost by every budget's cost, the latency first."""
 
     widths: Mapping[str, int]
@@ -66,6 +66,10 @@ class _Plan:
     def ms(self) -> float:
         """The latency."""
         return self.costs[0]
+
+    def keeps(self, others: Sequence[Budgeted]) -> bool:
+        """Whether it keeps all budgets but the latency's."""
+        return all(cost <= budget.most for cost, budget in zip(self.costs[1:], others, strict=True))
 
 
 class Paced:
@@ -136,7 +140,7 @@ def remembered(question: Question) -> Question:
     """The same question, whose costs are worked out once for all its budgets."""
     costs = {id(cost): cost for cost in (question.rank, *(budget.cost for budget in question.budgets))}
     kept = {key: _Remembered(cost) for key, cost in costs.items()}
-    budgets = [Budgeted(kept[id(budget.cost)], budget.most) for budget in question.budgets]
+    budgets = [replace(budget, cost=kept[id(budget.cost)]) for budget in question.budgets]
     return replace(question, budgets=budgets, rank=kept[id(question.rank)])
 
 
@@ -167,7 +171,7 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
 
     Args:
         question: its first budget is the latency's, whose limit is replaced; the narrowest plan keeps all others.
-        budgets_ms: descending; the narrowest plan keeps the last.
+        budgets_ms: descending; one of the `ends` keeps the last.
         solver: any.
         progress: told after each budget.
 
@@ -176,25 +180,19 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
     """
     question = remembered(question)
     latency, *others = question.budgets
-
-    def plan(widths: Mapping[str, int]) -> _Plan:
-        return _Plan(widths, tuple(budget.cost.at(widths) for budget in question.budgets), lost_at(question, widths))
-
-    answers: list[tuple[_Plan, float | None]] = []
+    answers: list[tuple[Plan, float | None]] = []
     for number, budget_ms in enumerate(budgets_ms):
         progress(Event(STAGE, number, len(budgets_ms)))
         if isinstance(solver, Paced):
             solver.begin(len(budgets_ms) - number)
         answer = solve(replace(question, budgets=[Budgeted(latency.cost, budget_ms), *others]), solver)
-        own = _Plan(answer.widths, answer.costs, answer.lost, answer.blocks) if answer.blocks else plan(answer.widths)
+        own = _plan(question, answer.widths)
+        if answer.blocks:
+            own = Plan(answer.widths, answer.costs, answer.lost, answer.blocks)
         answers.append((own, answer.bound))
     progress(Event(STAGE, len(budgets_ms), len(budgets_ms)))
-    plans = [own for own, _ in answers] + [plan(question.full), plan(question.narrowest())]
-    if question.blocks:
-        plans.append(_least(question))
-    plans = [
-        each for each in plans if all(cost <= budget.most for cost, budget in zip(each.costs[1:], others, strict=True))
-    ]
+    plans = [*(own for own, _ in answers), _plan(question, question.full), *ends(question)]
+    plans = [each for each in plans if each.keeps(others)]
     choices = []
     bound = 0.0
     for budget_ms, (own, proved) in zip(budgets_ms, answers, strict=True):
@@ -210,18 +208,33 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
 
 
 def least_ms(question: Question) -> float:
-    """The latency of the narrowest plan, or where blocks may go of that without them, if it is less."""
-    narrowest = question.budgets[0].cost.at(question.narrowest())
-    return min(narrowest, _least(question).ms) if question.blocks else narrowest
+    """The least latency that the curve reaches: that of the faster of its ends that keep all other budgets.
+
+    Raises:
+        ValueError: neither does.
+    """
+    return min(plan.ms for plan in ends(question) if plan.keeps(question.budgets[1:]))
 
 
-def _least(question: Question) -> _Plan:
+def ends(question: Question) -> tuple[Plan, ...]:
+    """Every group at its least width, and where blocks may go the same without them."""
+    narrowest = _plan(question, question.narrowest())
+    return (narrowest, _without_blocks(question)) if question.blocks else (narrowest,)
+
+
+def _plan(question: Question, widths: Mapping[str, int]) -> Plan:
+    """What widths cost and lose, all blocks there."""
+    return Plan(widths, tuple(budget.cost.at(widths) for budget in question.budgets), lost_at(question, widths))
+
+
+def _without_blocks(question: Question) -> Plan:
     """Every group at its least width and all blocks gone."""
     posed = Posed(question, question.narrowest())
     choice = np.zeros(len(posed.problem.losses), dtype=np.int64)  # the first option of a block, and of its groups: gone
     widths, blocks = posed.answer(posed.problem.solution(choice, 0))
-    costs = tuple(limit.cost.at(choice) for limit in posed.problem.limits)
-    return _Plan(widths, costs, posed.problem.lost(choice), blocks)
+    tabled = [limit.cost.at(choice) for limit in posed.problem.limits]
+    costs = [budget.at(widths, blocks, said) for budget, said in zip(question.budgets, tabled, strict=True)]
+    return Plan(widths, tuple(costs), posed.problem.lost(choice), blocks)
 
 
 def lost_at(question: Question, widths: Mapping[str, int]) -> float:

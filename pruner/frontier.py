@@ -4,19 +4,22 @@ Nothing is measured or changed: scores are taken once, and the table alone says 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from lut import LatencyTable, Memory, Predictor, open_table
 from lut.errors import BudgetError, LatpruneError
+from profiler.ahead import as_precision
 from profiler.blocks import Block, without_blocks
+from profiler.leftovers import Standing, standing
 from profiler.network import Network
 from profiler.progress import Progress, silent
 from pruner.budget import Budget
+from pruner.cost import Latency
 from pruner.cost import Memory as MemoryCost
-from pruner.curve import Choice, Paced, least_ms, spread_budgets, trace_curve
+from pruner.curve import Choice, Paced, ends, least_ms, spread_budgets, trace_curve
 from pruner.importance import Ranking
 from pruner.narrow import names_in
 from pruner.posing import Budgeted, Removable
@@ -144,7 +147,8 @@ def frontier(
             the rest is not looked at.
         points: how many budgets, at least two, from the unpruned latency down to the narrowest plan's.
         memory_bytes: that every plan keeps.
-        memory_fraction: the same as a fraction of the unpruned network's.
+        memory_fraction: the same as a fraction of the unpruned network's. It is counted as the runtime and precision of
+            `config.memory_of` lay it out, or those of the table's own runtime.
         seconds: what the exact solver may take for all budgets together.
         progress: told of every step.
 
@@ -172,7 +176,8 @@ def frontier(
     if blocks:
         named = renamed_blocks(blocks, names_in(subject.model, network.model))
         removables = score_blocks(task, subject.model, named, blocks, rankings, config=config, progress=progress)
-    curve = _Curve(network, predictor, config.memory_of or rows.fingerprint.runtime, rankings, blocks)
+    memory_of = config.memory_of or rows.fingerprint.runtime, as_precision(config.memory_precision)
+    curve = _Curve(network, predictor, memory_of, rankings, blocks)
     memory = curve.memory_budget(Budget(memory_bytes=memory_bytes, memory_fraction=memory_fraction))
     full, unpruned_ms = network.widths, predictor.latency_ms(network.widths)
     question = ask(
@@ -186,11 +191,13 @@ def frontier(
         config=config,
         blocks=removables,
     )
-    narrowest = question.narrowest()
-    if memory is not None and memory.cost.at(narrowest) > memory.most:
+    latency, *others = question.budgets
+    question = replace(question, budgets=[replace(latency, without=curve.latency_without), *others])
+    if memory is not None and not any(plan.keeps(others) for plan in ends(question)):
+        least = min(plan.costs[-1] for plan in ends(question))
         raise BudgetError(
             f"The memory budget of {memory.most / 1e6:.4g} MB cannot be met: "
-            f"the least that any plan reaches is {memory.cost.at(narrowest) / 1e6:.4g} MB."
+            f"the least that any plan reaches is {least / 1e6:.4g} MB."
         )
     budgets = spread_budgets(unpruned_ms, least_ms(question), points)
     choices = trace_curve(question, budgets, solver, progress)
@@ -216,13 +223,15 @@ class _Curve:
         self,
         network: Network,
         predictor: Predictor,
-        runtime: str,
+        memory_of: tuple[str, str],
         rankings: Mapping[str, Ranking],
         blocks: Sequence[Block] = (),
     ) -> None:
-        self.network, self.predictor, self.runtime = network, predictor, runtime
+        self.network, self.predictor, self.memory_of = network, predictor, memory_of
         self.blocks = {block.name: block for block in blocks}
-        self.liveness = network.liveness(runtime)
+        self.liveness = network.liveness(*memory_of)
+        self._stood: dict[tuple[str, ...], Standing] = {}
+        self._presents: dict[tuple[str, ...], Network] = {(): network}
         self.unpruned_ms = predictor.latency_ms(network.widths)
         self.importance = sum(float(ranking.lost[-1]) for ranking in rankings.values())
         if not self.importance > 0:
@@ -234,15 +243,36 @@ class _Curve:
     def memory_budget(self, budget: Budget) -> Budgeted | None:
         """The memory that every plan keeps, or None."""
         most = budget.bytes(self.liveness.at(self.network.widths).total_bytes)
-        return None if most is None else Budgeted(MemoryCost(self.liveness), most)
+        return None if most is None else Budgeted(MemoryCost(self.liveness), most, self._memory_without)
+
+    def latency_without(self, blocks: Sequence[str]) -> Latency:
+        """The latency without blocks, with what stands in their place as far as it has a price."""
+        stood = self._standing(blocks)
+        return Latency(self.predictor, stood.gone, stood.left)
+
+    def _standing(self, blocks: Sequence[str]) -> Standing:
+        key = tuple(sorted(blocks))
+        if key not in self._stood:
+            stood = standing(self.network, [self.blocks[name] for name in key])
+            self._stood[key] = stood.priced(self.predictor.prices)[0]
+        return self._stood[key]
+
+    def _memory_without(self, blocks: Sequence[str]) -> MemoryCost:
+        return MemoryCost(self._present(blocks).liveness(*self.memory_of))
+
+    def _present(self, blocks: Sequence[str]) -> Network:
+        """The network without blocks."""
+        key = tuple(sorted(blocks))
+        if key not in self._presents:
+            self._presents[key] = without_blocks(self.network, [self.blocks[name] for name in key])
+        return self._presents[key]
 
     def point(self, choice: Choice) -> Point:
         """All figures of a plan."""
         gone = [self.blocks[name] for name in choice.blocks]
-        present = without_blocks(self.network, gone) if gone else self.network
-        lost = {name for block in gone for name in block.units}
-        left = [unit for block in gone for unit in block.left]
-        total = self.predictor.predict(choice.widths, gone=lost, left=left).total
+        present = self._present(choice.blocks)
+        stood = self._standing(choice.blocks)
+        total = self.predictor.predict(choice.widths, gone=stood.gone, left=stood.left).total
         return Point(
             budget_ms=choice.budget_ms,
             predicted_ms=total.ms,
@@ -253,12 +283,12 @@ class _Curve:
             lost=choice.lost,
             parameters=count_parameters(self.network, choice.widths, gone),
             macs=present.macs(choice.widths),
-            memory=(present.liveness(self.runtime) if gone else self.liveness).at(choice.widths),
+            memory=(present.liveness(*self.memory_of) if gone else self.liveness).at(choice.widths),
             gap=choice.gap,
             widths=dict(choice.widths),
             taken_over=choice.taken_over,
             removed_blocks=choice.blocks,
-            missing=tuple(unit.name for unit in left if not self.predictor.prices(unit)),
+            missing=tuple(unit.name for unit in stood.left if not self.predictor.prices(unit)),
         )
 
 

@@ -5,7 +5,7 @@ a compiler's layout has gaps) shows when the widths found are priced: then the t
 widths, and a limit that was exceeded is tightened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,10 +25,23 @@ TIGHTENED = 1.001
 
 @dataclass(frozen=True)
 class Budgeted:
-    """A cost of the network and the most it may be."""
+    """A cost of the network and the most it may be.
+
+    Attributes:
+        cost: of the network with all its blocks.
+        most: that it may be.
+        without: gives the cost of the network without some blocks, by their names; None where its tables say all.
+    """
 
     cost: Cost
     most: float
+    without: Callable[[Sequence[str]], Cost] | None = None
+
+    def at(self, widths: Mapping[str, int], blocks: Sequence[str], tabled: float) -> float:
+        """The cost at these widths without these blocks; where only tables tell it, what they say."""
+        if not blocks:
+            return self.cost.at(widths)
+        return tabled if self.without is None else self.without(blocks).at(widths)
 
 
 @dataclass(frozen=True)
@@ -38,9 +51,11 @@ class Removable:
     Attributes:
         name: of the block.
         lost: importance lost without it.
-        owns: names of the units and parameters that go with it.
+        owns: names of the units, parameters and tensors that go with it.
         groups: names of the groups that vanish with it.
         left: units that stand in place of those that go.
+        changed: units that stand in place of those of the same names, which stay otherwise.
+        steps: of the network's trace, that go with it.
     """
 
     name: str
@@ -48,6 +63,8 @@ class Removable:
     owns: tuple[str, ...]
     groups: tuple[str, ...]
     left: tuple[Unit, ...] = ()
+    changed: tuple[Unit, ...] = ()
+    steps: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,7 @@ def solve(question: Question, solver: Solver) -> Answer:
             bound = solution.bound
         widths, blocks = posed.answer(solution)
         tabled = [limit.cost.at(solution.choice) for limit in problem.limits]
-        costs = tabled if blocks else [budget.cost.at(widths) for budget in question.budgets]
+        costs = [budget.at(widths, blocks, said) for budget, said in zip(question.budgets, tabled, strict=True)]
         met = all(cost <= budget.most for cost, budget in zip(costs, question.budgets, strict=True))
         answer = Answer(widths, solution.lost, met, blocks, bound, posed.approximated, tuple(costs))
         if best is None or _better(answer, best, question.budgets):

@@ -120,7 +120,7 @@ def solver_lines(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for number, each in enumerate(rounds, 1):
         gap = each.get("gap")
-        proof = "no gap proved" if gap is None else f"proved gap {format_percent(gap)}"
+        proof = "no gap proved: another plan may keep more" if gap is None else f"proved gap {format_percent(gap)}"
         where = f"round {number}: " if len(rounds) > 1 else ""
         kept = format_kept(each.get("importance_kept"))
         lines.append(f"{where}importance kept {kept}, by {solver.get('name')}, {proof}")

@@ -17,6 +17,7 @@ from pruner.commands.options import (
     Input,
     Json,
     MemoryOf,
+    MemoryTarget,
     Selection,
     TablePath,
     TaskSpec,
@@ -87,6 +88,7 @@ def frontier(
         from pruner.request import PruneConfig
 
         rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open_timed(table)
+        meant = MemoryTarget.read(memory_of, rows)
         found = solve(
             find_task(task, input, batch),
             rows,
@@ -98,7 +100,8 @@ def frontier(
                 min_width=min_width,
                 blocks=blocks,
                 step=step,
-                memory_of=memory_of,
+                memory_of=meant.runtime,
+                memory_precision=meant.precision,
             ),
             points=points,
             memory_bytes=size.value,

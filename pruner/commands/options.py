@@ -46,6 +46,9 @@ Capability = Annotated[
     typer.Option("--compute-capability", metavar="X.Y", help="A GPU's compute capability: 8.6, or 8.6,8.9."),
 ]
 
+CAPABILITY = "8.6"
+"""What memory is compiled for where nothing says so."""
+
 # For what reads a table: without them it is whatever one fingerprint the table holds.
 ChosenBackend = Annotated[str | None, typer.Option("--backend", help="Rows of this runtime.")]
 MemoryOf = Annotated[
@@ -53,7 +56,7 @@ MemoryOf = Annotated[
     typer.Option(
         "--memory-of",
         metavar="RUNTIME",
-        help="Whose memory is meant: tensorrt-rtx …; else the table's. prune also takes tensorrt-rtx:8.9:fp16.",
+        help="Whose memory is meant: tensorrt-rtx, tensorrt-rtx:8.9, tensorrt-rtx:8.9:fp16 …; else the table's.",
     ),
 ]
 ChosenThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Rows measured with so many threads.")]
@@ -124,6 +127,48 @@ class Selection:
                 "Give one: rows of two devices never mix"
             )
         return found[0]
+
+
+@dataclass(frozen=True)
+class MemoryTarget:
+    """Whose memory is meant.
+
+    Attributes:
+        runtime: name of the backend.
+        capability: what it compiles for.
+        precision: of the network.
+    """
+
+    runtime: str
+    capability: str
+    precision: str
+
+    @classmethod
+    def read(cls, text: str | None, rows: LatencyTable) -> "MemoryTarget":
+        """Read "tensorrt-rtx", "tensorrt-rtx:8.9" or "tensorrt-rtx:8.9:fp16"; what is not said is the table's.
+
+        Raises:
+            OptionError: it has more parts.
+        """
+        runtime, *rest = (text or "").split(":")
+        if len(rest) > 2:
+            raise OptionError(f"--memory-of {text}: RUNTIME, RUNTIME:8.6 or RUNTIME:8.6:fp16 is meant")
+        capability, precision = [*rest, *[""] * (2 - len(rest))]
+        own = not runtime or runtime == rows.fingerprint.runtime
+        return cls(
+            runtime or rows.fingerprint.runtime,
+            capability or (own and rows.fingerprint.compute_capability) or CAPABILITY,
+            precision or (table_precision(rows) if own else "fp32"),
+        )
+
+
+def table_precision(rows: LatencyTable) -> str:
+    """The precision that a table is of: asked for, told by its fingerprint, or that of all its families."""
+    told = rows.precision or dict(rows.fingerprint.settings).get("precision")
+    if told is not None:
+        return str(told)
+    found = {family.precision for family in rows.families}
+    return found.pop() if len(found) == 1 else "fp32"
 
 
 def capabilities(device: str | None, compute_capability: str | None) -> tuple[str, ...]:

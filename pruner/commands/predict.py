@@ -23,6 +23,7 @@ from pruner.commands.options import (
     Json,
     MaybeTable,
     MemoryOf,
+    MemoryTarget,
     Selection,
     TaskSpec,
     find_task,
@@ -94,7 +95,8 @@ def predict_command(
         if rows is not None:
             report |= _predicted(network, widths, rows, progress, gone, stay, compiled=not guess, check=check)
             left = _without(network, gone)
-            report |= memory(left, widths, memory_of or rows.fingerprint.runtime, table_precision(rows))
+            meant = MemoryTarget.read(memory_of, rows)
+            report |= memory(left, widths, meant.runtime, meant.precision)
     if json:
         print_json(report)
     else:
@@ -183,15 +185,6 @@ def memory(network: "Network", widths: Mapping[str, int], runtime: str, precisio
     """
     found = network.liveness(runtime, precision).at(widths).to_json()
     return found | {"memory_of": runtime, "memory_precision": precision}
-
-
-def table_precision(rows: LatencyTable) -> str:
-    """The precision that a table is of: asked for, told by its fingerprint, or that of all its families."""
-    told = rows.precision or dict(rows.fingerprint.settings).get("precision")
-    if told is not None:
-        return str(told)
-    found = {family.precision for family in rows.families}
-    return found.pop() if len(found) == 1 else "fp32"
 
 
 def predict_at(

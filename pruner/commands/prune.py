@@ -17,6 +17,7 @@ from pruner.commands.options import (
     Input,
     Json,
     MemoryOf,
+    MemoryTarget,
     Selection,
     TablePath,
     TaskSpec,
@@ -123,6 +124,7 @@ def prune(
         solver = solver or ("greedy" if normalize else "milp")
         check_solver(solver, normalize)
         rows = Selection(backend, device, compute_capability, precision, threads, fingerprint).open(table)
+        meant = MemoryTarget.read(memory_of, rows)
         given = {
             "importance": importance,
             "normalize": normalize or ("memory" if budget is None else "latency"),
@@ -138,7 +140,9 @@ def prune(
             "blocks": blocks,
             "backend": rows.fingerprint.runtime,
             "threads": rows.fingerprint.threads or 1,
-            **_memory_of(memory_of),
+            "memory_of": meant.runtime if memory_of else None,
+            "memory_capability": meant.capability,
+            "memory_precision": meant.precision,
             "allow_differences": tuple(allow_difference or ()),
         }
         done = run(
@@ -182,16 +186,3 @@ def _config(given: dict[str, Any], epochs: int | None) -> "PruneConfig":
     from pruner.prune import PruneConfig
 
     return PruneConfig(**given) if epochs is None else PruneConfig(**given, epochs=epochs)
-
-
-def _memory_of(text: str | None) -> dict[str, Any]:
-    """Read "tensorrt-rtx", "tensorrt-rtx:8.9" or "tensorrt-rtx:8.9:fp16".
-
-    Raises:
-        OptionError: it has more parts.
-    """
-    runtime, *rest = (text or "").split(":")
-    if len(rest) > 2:
-        raise OptionError(f"--memory-of {text}: RUNTIME, RUNTIME:8.6 or RUNTIME:8.6:fp16 is meant")
-    names = ("memory_capability", "memory_precision")
-    return {"memory_of": runtime or None, **dict(zip(names, rest, strict=False))}

@@ -219,6 +219,49 @@ def test_every_plan_keeps_a_memory_budget(found: Any, task: Task, table: Latency
         pruner.frontier(task, table, config=QUICK, memory_bytes=10)
 
 
+def test_the_memory_kept_is_that_of_the_runtime_and_precision_asked_for(
+    found: Any, task_path: Path, table_path: Path, network: Network
+) -> None:
+    args = (
+        "frontier",
+        task_path,
+        "--table",
+        table_path,
+        "--solver",
+        "greedy",
+        "--points",
+        3,
+        "--memory",
+        "90%",
+        "--json",
+    )
+    for precision in ("fp32", "fp16"):
+        report = json.loads(call(*args, "--memory-of", f"tensorrt-rtx:8.6:{precision}").stdout)
+        counted = network.liveness("tensorrt-rtx", precision)
+        assert report["memory_budget_bytes"] == pytest.approx(0.9 * counted.at(network.widths).total_bytes)
+        for point in report["points"]:
+            assert point["total_bytes"] == counted.at(point["widths"]).total_bytes <= report["memory_budget_bytes"]
+
+
+def test_memory_that_only_a_plan_without_blocks_keeps_is_no_refusal(
+    task: Task, table: LatencyTable, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pruner.question.branch_scores", without_the_first)
+    config = PruneConfig(blocks=True, min_width=24)
+    least = pruner.frontier(task, table, config=replace(config, blocks=False), points=2).points[-1]
+    gone = without_blocks(network, find_blocks(network))
+    without = gone.liveness("onnxruntime").at(least.widths).total_bytes
+    assert without < least.memory.total_bytes
+    most = (without + least.memory.total_bytes) // 2
+    with pytest.raises(BudgetError, match="the least that any plan reaches"):
+        pruner.frontier(task, table, config=replace(config, blocks=False), points=4, memory_bytes=most)
+    curve = pruner.frontier(task, table, config=config, points=4, memory_bytes=most)
+    assert all(point.memory.total_bytes <= most for point in curve.points)
+    assert all(point.removed_blocks for point in curve.points)
+    with pytest.raises(BudgetError, match="the least that any plan reaches"):
+        pruner.frontier(task, table, config=config, points=4, memory_bytes=without // 2)
+
+
 def test_milp_is_never_worse_than_greedy_and_proves_its_gap(found: Any, task: Task, table: LatencyTable) -> None:
     exact = pruner.frontier(task, table, points=POINTS)
     assert len(exact.points) == len(found.points)
