@@ -1,6 +1,7 @@
 """Train a pruned network on, so that it wins back what it lost, and tell how good it is."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 WARMUP = 0.05
 """Share of the training in which the learning rate rises."""
+
+log = logging.getLogger(__name__)
 
 AfterEpoch = Callable[[int, nn.Module, torch.optim.Optimizer], None]
 
@@ -135,11 +138,11 @@ def finetune(
         load_optimizer(optimizer, model, averages or {})
         length = _batches_in_epoch(task)
         with updates(models, optimizer, device=place, mixed_precision=mixed_precision) as stepping:
-            training = _Training(model, task, stepping, epochs * length, place, lesson, distill, progress or silent)
+            training = _Training(model, task, stepping, epochs, length, place, lesson, distill, progress or silent)
             for epoch in range(first_epoch, epochs):
                 seed_all(seed * 100_003 + epoch)
                 model.train()
-                training.epoch(epoch * length)
+                training.epoch(epoch)
                 if after_epoch is not None:
                     after_epoch(epoch + 1, model, optimizer)
     model.eval()
@@ -197,26 +200,35 @@ class _Training:
     model: nn.Module
     task: Task
     updates: Updates
-    steps: int
+    epochs: int
+    length: int
     device: torch.device
     distillation: Distillation | None
     share: float
     progress: Progress
 
-    def epoch(self, first_step: int) -> None:
-        """Go through the batches once; `first_step` of `steps` were made before."""
-        number = -1
-        for number, batch in enumerate(_batches(self.task)):
-            step = first_step + number
+    def epoch(self, epoch: int) -> None:
+        """Go through the batches once, after so many epochs."""
+        steps, done = self.epochs * self.length, 0
+        for done, batch in enumerate(_batches(self.task), start=1):
+            step = min(epoch * self.length + done, steps)
             for group in self.updates.optimizer.param_groups:
-                group["lr"] = group["peak"] * rate_at(min(step / self.steps, 1.0))
-            mean, said = self._loss(batch if self.device.type == "cpu" else moved(batch, self.device), number + 1)
+                group["lr"] = group["peak"] * rate_at((step - 1) / steps)
+            mean, said = self._loss(batch if self.device.type == "cpu" else moved(batch, self.device), done)
             self.updates.step(mean)
-            self.progress(Event("fine-tuning", min(step + 1, self.steps), self.steps, said))
-        if number < 0:
+            self.progress(Event("fine-tuning", step, steps, said))
+        who = self.task.source or self.task.name
+        if not done:
             raise TaskError(
-                f"{self.task.source or self.task.name}: train_batches() gives no batch any more. It is called again "
-                "and again, and each time has to begin anew."
+                f"{who}: train_batches() gives no batch any more. It is called again and again, and each time has to "
+                "begin anew."
+            )
+        if done != self.length:
+            log.warning(
+                "%s: an epoch had %d batches where %d were expected, which the learning rate goes by",
+                who,
+                done,
+                self.length,
             )
 
     def _loss(self, batch: Any, number: int) -> tuple[Tensor, str]:

@@ -207,6 +207,16 @@ def test_batches_that_can_be_gone_through_only_once_are_refused() -> None:
         finetune(build(ResidualNet), task(train_batches=lambda: batches_of_all_epochs), epochs=2)
 
 
+def test_a_length_that_is_not_that_of_the_batches_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Short(list[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            return (self[place] for place in range(2))
+
+    with caplog.at_level("WARNING"):
+        finetune(build(ResidualNet), task(train_batches=lambda: Short(train_batches())), epochs=1)
+    assert "2 batches where 4 were expected" in caplog.text
+
+
 def test_the_learning_rate_rises_shortly_and_falls_to_nothing() -> None:
     rates = [rate_at(step / 100) for step in range(101)]
     assert max(rates) == pytest.approx(1, abs=0.05)
