@@ -1,9 +1,8 @@
 """What a user hands over: a file or module with `model()` and `example_inputs()`, or the name of a public network."""
 
 import functools
-import inspect
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,16 +178,52 @@ def _guarded(name: str, function: Callable[..., Any], source: Source) -> Callabl
                 result = function(*args, **kwargs)
         except Exception as error:
             raise _explained(name, error, source) from error
-        return _guarded_iteration(name, result, source) if inspect.isgenerator(result) else result
+        return _batches(name, result, source) if name == "train_batches" else result
 
     return guarded
 
 
-def _guarded_iteration(name: str, items: Iterator[Any], source: Source) -> Iterator[Any]:
-    try:
-        yield from items
-    except Exception as error:
-        raise _explained(name, error, source) from error
+def _batches(name: str, items: Any, source: Source) -> Iterable[Any]:
+    """What gives batches, whose exceptions name the function as well, whenever they come.
+
+    Raises:
+        TaskError: it cannot be iterated over.
+    """
+    if isinstance(items, list | tuple):
+        return items
+    if not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        raise TaskError(f"{source.where}: {name}() gives {_kind(items)}, not batches to go through.")
+    return _Sized(name, items, source) if isinstance(items, Sized) else _guarded_iteration(name, items, source)
+
+
+@dataclass(frozen=True)
+class _Sized:
+    """A user's iterable that knows its length, such as a data loader."""
+
+    name: str
+    items: Any
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return _guarded_iteration(self.name, self.items, self.source)
+
+
+def _guarded_iteration(name: str, items: Iterable[Any], source: Source) -> Iterator[Any]:
+    """The items, each made where the user's other files can be imported."""
+    iterator: Iterator[Any] | None = None
+    while True:
+        try:
+            with on_path(source.folder):
+                iterator = iter(items) if iterator is None else iterator
+                item = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise _explained(name, error, source) from error
+        yield item
 
 
 def _explained(name: str, error: Exception, source: Source) -> LatpruneError:

@@ -1,6 +1,7 @@
 """A task is loaded from a file, a module or a catalogue; whatever is wrong with it is said in a line or two."""
 
 import sys
+from collections.abc import Sized
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,38 @@ def test_errors_in_batches_and_in_the_loss_are_the_tasks(tmp_path: Path) -> None
         next(batches)
     with pytest.raises(TaskError, match=r"line 5: loss\(\) raises AttributeError"):
         task.loss(nn.Linear(1, 1), 1)
+
+
+LOADER = """
+class Loader:
+    def __len__(self): return 3
+    def __iter__(self):
+        yield 1
+        import beside
+        yield beside.TWO
+        raise OSError("disk")
+def train_batches(): return Loader()
+"""
+
+
+def test_a_loader_keeps_its_length_finds_its_neighbours_and_its_errors_are_the_tasks(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("TWO = 2\n")
+    task = load_task(write(tmp_path, LOADER + GOOD))
+    assert task.train_batches is not None
+    loader = task.train_batches()
+    assert isinstance(loader, Sized)
+    assert len(loader) == 3
+    batches = iter(loader)
+    assert [next(batches), next(batches)] == [1, 2]
+    with pytest.raises(TaskError, match=r"line 8: train_batches\(\) raises OSError: disk"):
+        next(batches)
+
+
+def test_batches_that_are_none_are_refused(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, GOOD + "def train_batches(): pass\n"))
+    assert task.train_batches is not None
+    with pytest.raises(TaskError, match=r"train_batches\(\) gives None, not batches"):
+        task.train_batches()
 
 
 def test_a_task_may_measure_the_distance_from_a_teacher_itself(tmp_path: Path) -> None:
