@@ -7,6 +7,7 @@ from typing import Any
 from lut import Predictor
 from lut.errors import BudgetError
 from lut.memory import Liveness, MemoryBound
+from profiler.blocks import without_blocks
 from profiler.leftovers import standing
 from profiler.network import Network
 from profiler.progress import Progress
@@ -194,6 +195,11 @@ class Choosing:
         if predictor is not None:  # what has no price of its own costs what it did
             stood = stood.priced(predictor.prices)[0]
         memory = limits.memory_bytes
+
+        def without(blocks: Sequence[str]) -> Memory:
+            gone = [*present.gone, *(self.bench.blocks[name] for name in blocks)]
+            return Memory(self.liveness(without_blocks(self.network, gone)))
+
         return ask(
             self.network,
             self.bench.table,
@@ -201,7 +207,7 @@ class Choosing:
             widths=present.widths,
             predictor=predictor,
             most_ms=limits.ms,
-            memory=None if memory is None else Budgeted(Memory(present.liveness), memory),
+            memory=None if memory is None else Budgeted(Memory(present.liveness), memory, without),
             config=self.config,
             blocks=scored.blocks,
             gone=stood.gone,

@@ -10,8 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 import pruner
+from lut import LatencyTable
 from lut.records import NetworkMeasurement
-from profiler.blocks import Block, without_blocks
+from profiler.blocks import Block, find_blocks, without_blocks
 from profiler.export import flat_arrays, largest_difference, output_arrays
 from profiler.network import analyze
 from profiler.profile import ProfileConfig, profile
@@ -19,6 +20,7 @@ from pruner.main import app
 from pruner.prune import PruneConfig, PruneRun, prune
 from pruner.question import read_subject, removable_blocks
 from pruner.task import Task, load_task
+from tests.lut.examples import CPU
 
 pytest.importorskip("onnxruntime")
 
@@ -101,3 +103,19 @@ def test_predict_knows_what_a_plan_leaves_out(run: PruneRun) -> None:
     assert found["predicted_ms"] == pytest.approx(run.result["after"]["predicted_ms"])
     assert {"inner", "outer"}.isdisjoint(unit["name"] for unit in found["units"])
     assert not found["missing"]
+
+
+@pytest.mark.slow
+def test_a_memory_budget_that_only_a_network_without_blocks_keeps_is_met(task: Task, tmp_path: Path) -> None:
+    network = analyze(task.build(), task.inputs())
+    blocks = find_blocks(network)
+    narrowest = dict.fromkeys(network.widths, 24)
+    with_them, without = (each.memory(narrowest).total_bytes for each in (network, without_blocks(network, blocks)))
+    most = (with_them + without) // 2
+    config = PruneConfig(importance="magnitude", normalize="memory", epochs=0, blocks=True, min_width=24, step=8)
+    run = prune(task, LatencyTable(CPU, []), memory_bytes=most, config=config, out=tmp_path / "run")
+    assert run.met
+    assert run.plan.removed_blocks
+    present = without_blocks(network, [block for block in blocks if block.name in run.plan.removed_blocks])
+    kept = network.widths | run.plan.widths
+    assert run.result["after"]["total_bytes"] == present.memory(kept, runtime="onnxruntime").total_bytes <= most
