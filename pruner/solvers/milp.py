@@ -18,6 +18,8 @@ TIGHTENED = 1.0005
 """By how much more than what was exceeded a limit is tightened where the program had been too cheap."""
 ROUNDS = 6
 LARGE = 12_000
+"""Columns of a program that is bounded by prices first."""
+HOPELESS = 30_000
 """Columns of a program whose relaxation may not be done in time."""
 FINER = 0.25
 """Of the gap: so near do prices have to come to the mix of choices."""
@@ -43,16 +45,23 @@ class Milp:
         if not problem.exceeded(problem.start):
             return problem.solution(problem.start, 0, 0.0)
         until = time.monotonic() + self.time_limit_s
-        priced = self._priced(problem, until) if count_columns(problem) > LARGE else None
-        return priced or self._programmed(problem, until)
+        columns = count_columns(problem)
+        priced = self._priced(problem, until) if columns > LARGE else None
+        if priced is not None and (columns > HOPELESS or (priced.gap is not None and priced.gap <= self.gap)):
+            return priced
+        return self._programmed(problem, priced or self._approached(problem, until), until)
 
-    def _programmed(self, problem: Problem, until: float) -> Solution:
-        """By the program of all options, beginning with what the greedy solver and programs of few options find."""
+    def _approached(self, problem: Problem, until: float) -> Solution:
+        """What the greedy solver and programs of few options find."""
         best = Greedy().solve(problem)
         if best.met:
             best = problem.solution(give_back(problem, best.choice, 0)[0], 0)
-        best = approach(problem, best, gap=self.gap, until=until)
+        return approach(problem, best, gap=self.gap, until=until)
+
+    def _programmed(self, problem: Problem, best: Solution, until: float) -> Solution:
+        """By the program of all options, beginning with what is known."""
         bound: float | None = None
+        known = best.bound or 0.0
         nodes = best.moves
         tightened = problem
         for _ in range(ROUNDS):
@@ -73,7 +82,7 @@ class Milp:
                     best = solution
                 break
             tightened = _tightened(problem, tightened, solution)
-        return replace(best, moves=nodes, bound=min(bound or 0.0, best.lost) if best.met else None)
+        return replace(best, moves=nodes, bound=min(max(bound or 0.0, known), best.lost) if best.met else None)
 
     def _priced(self, problem: Problem, until: float) -> Solution | None:
         """A choice near those that prices lead to, with what these prove; None where there are none."""
