@@ -7,7 +7,7 @@ Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -119,6 +119,9 @@ class Distillation:
         return value.sum() / count_samples(batch, value)
 
     def _general_distance(self, student: Any, teacher: Any, _batch: Any) -> Tensor:
+        if isinstance(student, Mapping) and isinstance(teacher, Mapping) and set(teacher) <= set(student):
+            # the student may give more: auxiliary heads run in training alone
+            student, teacher = {name: student[name] for name in teacher}, dict(teacher)
         ours, theirs = _tensors(student), _tensors(teacher)
         shapes = [list(tensor.shape) for tensor in ours], [list(tensor.shape) for tensor in theirs]
         if shapes[0] != shapes[1]:

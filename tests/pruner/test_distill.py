@@ -187,6 +187,21 @@ def test_of_several_calls_the_mean_counts() -> None:
     torch.testing.assert_close(taught(task(twice), student, teacher, batches(16)[0]), expected)
 
 
+class Named(nn.Linear):
+    """Gives another output by name in training, before the one that is deployed."""
+
+    def forward(self, x: Tensor) -> Any:
+        out = super().forward(x)
+        return {"aux": 2 * out, "out": out} if self.training else {"out": out}
+
+
+def test_outputs_by_name_are_compared_by_name_and_those_of_training_alone_are_passed_over() -> None:
+    student, teacher, inputs = Named(3, 2).train(), Named(3, 2), torch.ones(4, 3)
+    expected = output_distance(nn.Linear.forward(student, inputs), nn.Linear.forward(teacher, inputs))
+    found = taught(task(lambda model, batch: model(batch)["aux"].sum()), student, teacher, inputs)
+    torch.testing.assert_close(found, expected)
+
+
 class Auxiliary(nn.Linear):
     """Gives more in training than in eval mode."""
 
