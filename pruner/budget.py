@@ -50,7 +50,7 @@ class Budget:
         budget = self.memory_bytes if self.memory_bytes is not None else (self.memory_fraction or 0.0) * unpruned
         if budget >= unpruned:
             raise BudgetError(
-                f"The memory budget of {budget / 1e6:.4g} MB is not below what the unpruned network needs: "
+                f"The memory budget of {budget / 1e6:,.10g} MB is not below what the unpruned network needs: "
                 f"{unpruned / 1e6:.4g} MB. There is nothing to prune for it."
             )
         return budget
@@ -62,6 +62,12 @@ class Limits:
 
     ms: float | None = None
     memory_bytes: float | None = None
+
+    def __str__(self) -> str:
+        """In words: "4 ms and 12 MB"."""
+        told = [None if self.ms is None else f"{self.ms:.4g} ms"]
+        told += [None if self.memory_bytes is None else f"{self.memory_bytes / 1e6:.4g} MB"]
+        return " and ".join(filter(None, told))
 
     def on_the_way(self, share: float, full: "Limits") -> "Limits":
         """The limits when a share of the way is gone from what the unpruned network costs, in equal ratios."""

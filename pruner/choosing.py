@@ -15,7 +15,7 @@ from pruner.bench import Bench
 from pruner.budget import Limits
 from pruner.cost import Memory
 from pruner.importance import Ranking
-from pruner.loop import refuse_impossible, solve_measured
+from pruner.loop import WAYS_OUT, refuse_impossible, solve_measured
 from pruner.memory_bench import MemoryBench, bounds_in, corrected, memory_target
 from pruner.memory_loop import solve_compiled
 from pruner.posing import Answer, Budgeted, Question, Removable, solve
@@ -128,7 +128,7 @@ class Choosing:
                 least = min(Memory(present.liveness).at(question.narrowest()), answer.costs[-1])
                 raise BudgetError(
                     f"The memory budget of {(limits.memory_bytes or 0) / 1e6:.4g} MB cannot be met: "
-                    f"the least that any plan reaches is {least / 1e6:.4g} MB."
+                    f"the least that any plan reaches is {least / 1e6:.4g} MB. {WAYS_OUT}"
                 )
         else:
 

@@ -33,6 +33,8 @@ LEAST_CHANGE = 0.75
 OVERSHOOT = 0.01
 """By how much more a trial over the aim tightens the next."""
 
+WAYS_OUT = "Allow more, or let more go: a smaller --step or --min-width, less under --freeze, whole --blocks."
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -208,10 +210,10 @@ def _refusal(question: Question, least: float, budget_ms: float, unpruned_ms: fl
         if not isinstance(cost, Latency) and cost.at(narrowest) > budget.most:
             return (
                 f"The budget of {budget.most:.4g} {cost.unit} ({cost.name}) cannot be met: "
-                f"the least that any plan reaches is {cost.at(narrowest):.4g} {cost.unit}."
+                f"the least that any plan reaches is {cost.at(narrowest):.4g} {cost.unit}. {WAYS_OUT}"
             )
     return (
         f"The budget of {budget_ms:.4g} ms cannot be met: the least that was measured, with every group at its least "
         f"width, is {least * unpruned_ms:.4g} ms ({least:.0%} of the unpruned network's {unpruned_ms:.4g} ms). "
-        "Allow more, or let groups get narrower (--min-width, --freeze)."
+        f"{WAYS_OUT}"
     )

@@ -145,10 +145,13 @@ class Rounds:
             planned = self.state.payload(stage)
         else:
             share, unpruned_ms = (number + 1) / self.config.rounds, full.ms or 0.0
+            now = limits.on_the_way(share, full)
+            if self.config.rounds > 1:
+                self.progress(Event("round", number + 1, self.config.rounds, f"to {now}"))
             scored = self._score(model, groups, blocks)
             if number == 0 and share < 1:
                 self.choosing.refuse_impossible(self.present, scored, limits, unpruned_ms)
-            planned = self.choosing.choose(self.present, scored, limits.on_the_way(share, full), unpruned_ms)
+            planned = self.choosing.choose(self.present, scored, now, unpruned_ms)
             self.state.complete(stage, planned)
             self.state.settle()
         self.solved.append(planned["solved"])

@@ -215,7 +215,9 @@ def test_no_budget_at_all_is_refused(task: Task, table_path: Path, tmp_path: Pat
 
 def test_frozen_layers_and_the_least_width_are_kept_in_two_rounds(task: Task, table_path: Path, tmp_path: Path) -> None:
     config = PruneConfig(epochs=2, rounds=2, freeze=("inner", "stem"), min_width=16)
-    run = prune(task, table_path, memory_fraction=0.8, config=config, out=tmp_path / "run")
+    told: list[Event] = []
+    run = prune(task, table_path, memory_fraction=0.8, config=config, out=tmp_path / "run", progress=told.append)
+    assert [(event.done, event.total) for event in told if event.stage == "round"] == [(1, 2), (2, 2)]
     assert run.model.inner.out_channels == 64
     assert run.model.stem.out_channels == run.model.project.out_channels == 48
     assert all(width >= 16 for width in run.plan.widths.values())
