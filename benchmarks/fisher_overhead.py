@@ -28,9 +28,9 @@ from lut.records import ChannelGroup
 from profiler.trial import find_groups
 from pruner.atomic import write_text
 from pruner.importance.batches import SumCheck
-from pruner.importance.contractions import Owners
 from pruner.importance.fisher_set import Products
 from pruner.importance.gradients import mask_gradients, weights_at_rest
+from pruner.importance.owners import Owners
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "docs" / "fisher.md"

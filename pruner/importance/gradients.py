@@ -18,7 +18,8 @@ from lut.records import ChannelGroup
 from profiler.progress import Event, Progress, silent
 from profiler.undisturbed import undisturbed
 from pruner.importance.batches import Loss, SumCheck, count_samples, loss_of
-from pruner.importance.contractions import Heard, Listening, Owners
+from pruner.importance.listening import Heard, Listening
+from pruner.importance.owners import Owners
 
 STRIP = 2**18
 """Elements multiplied at once on a CPU: products of 1 MB are summed before they leave the cache. Products of a whole

@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from lut.records import ChannelGroup, Member
 from pruner.importance import gradients as taking
-from pruner.importance.contractions import Heard, Listening, Owners
 from pruner.importance.gradients import mask_gradients, weights_at_rest
+from pruner.importance.listening import Heard, Listening
+from pruner.importance.owners import Owners
 from tests.pruner.importance.test_fisher import groups_of
 from tests.pruner.networks import NETWORKS, ResidualNet, batches, build, loss
 
