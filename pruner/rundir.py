@@ -1,5 +1,7 @@
 """What gives a pruned network back: the plan and the weights in a run's directory; never pickle."""
 
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,10 +76,20 @@ def _difference(model: nn.Module, plan: PrunePlan) -> str | None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, whole or not at all."""
+    """Write tensors as safetensors, whole or not at all.
+
+    Raises:
+        OSError: there is no room, or the folder cannot be written to; safetensors tells these as errors of its own.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(plain, partial, metadata={"format": "pt"})
+        try:
+            save_file(plain, partial, metadata={"format": "pt"})
+        except SafetensorError as error:
+            told = re.search(r"\(os error (\d+)\)", str(error))
+            if told is None:
+                raise
+            raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,16 +1,18 @@
 """What was saved is loaded: from the model's function, JSON and safetensors alone."""
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lut.errors import RunError
 from profiler.cut import cut_positions, lost_positions
 from profiler.trial import find_groups
 from pruner.plan import PrunePlan
-from pruner.rundir import load, save
+from pruner.rundir import load, save, save_tensors
 from pruner.surgery import shapes_left
 from tests.pruner.networks import ConcatNet, ResidualNet, build, inputs
 
@@ -84,3 +86,18 @@ def test_tied_weights_are_written_once_and_stay_tied(tmp_path: Path) -> None:
     found = load(Tied, tmp_path)
     assert found.one.weight is found.other.weight  # type: ignore[union-attr]
     assert torch.equal(found.one.weight, model.one.weight)  # type: ignore[union-attr, arg-type]
+
+
+def test_a_full_disk_is_the_systems_own_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_options: object) -> None:
+        # as safetensors 0.8 said it on a full tmpfs
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("pruner.rundir.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
