@@ -8,7 +8,7 @@ from lut import DeviceFingerprint, LatencyTable
 from profiler.network import analyze
 from pruner.commands.options import MemoryTarget, table_precision
 from pruner.commands.parsing import OptionError
-from pruner.commands.predict import memory
+from pruner.prediction import memory
 
 
 def table(settings: tuple[tuple[str, str], ...] = (), precision: str | None = None) -> LatencyTable:
