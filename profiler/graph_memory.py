@@ -1,6 +1,7 @@
 """Memory of an ONNX file from its graph alone: weights, the peak of live activations, workspace, and traffic."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import onnx
@@ -9,8 +10,9 @@ from onnx import helper, shape_inference
 from lut.errors import LatpruneError
 from lut.memory import Memory, MemoryRules
 from lut.packing import live_peak
-from profiler.fusion import Kind, Operation
+from profiler.fusion import Kind, Operation, keeps_order
 from profiler.lifetimes import network_lifetimes
+from profiler.products import Factor, product
 
 POINTWISE = frozenset(
     "Relu Clip LeakyRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Gelu Softplus Mish Add Mul Sub Div Max Min "
@@ -18,17 +20,23 @@ POINTWISE = frozenset(
 )
 FOLLOWERS = POINTWISE | {"PRelu", "BatchNormalization", "Identity"}
 """Operations that a runtime runs in the memory of the one before them."""
+UNSEEN = frozenset("Slice Pad Tile".split())
+"""Operations that may leave a tensor as it is."""
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Expand".split())
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(POINTWISE, "curve"),
     **dict.fromkeys(["Relu", "Add", "Sigmoid"], "pointwise"),
-    **dict.fromkeys("Conv ConvTranspose MatMul Gemm".split(), "contraction"),
+    **dict.fromkeys("Conv ConvTranspose".split(), "contraction"),
+    **dict.fromkeys(["MatMul", "Gemm"], "product"),
     **dict.fromkeys(["MaxPool", "AveragePool"], "pool"),
     "Resize": "library",
     **dict.fromkeys(["ReduceMean", "GlobalAveragePool"], "mean"),
     "BatchNormalization": "norm",
     "Concat": "join",
     "Split": "split",
+    **dict.fromkeys("Softmax LogSoftmax LayerNormalization RMSNormalization".split(), "row"),
+    **dict.fromkeys("Transpose Pad Tile".split(), "move"),
+    **dict.fromkeys(["Slice", "Gather"], "pick"),
 }
 """What each operation is to a compiler; all others are generated."""
 
@@ -127,28 +135,19 @@ class _Graph:
         return fits[-1] if fits else None
 
     def compiled(self) -> tuple[Tensors, tuple[int, ...]]:
-        """The tensors that a compiler keeps, and the steps that use a workspace."""
-        names = list(dict.fromkeys([*self.inputs, *(name for node in self.nodes for name in node.output if name)]))
-        number = {name: index for index, name in enumerate(names)}
-        operations: list[Operation] = []
-        source: dict[str, str] = {}
-        fixed = set(self.constants)
-        for node in self.nodes:
-            data = [source.get(name, name) for name in node.input if name and name not in fixed]
-            outputs = [name for name in node.output if name]
-            if not data and node.op_type != "Expand":
-                fixed.update(outputs)
-            elif data and (node.op_type in VIEWS or self.is_branch_of_activation(node, data)):
-                source |= dict.fromkeys(outputs, data[0])
-            else:
-                kind = KINDS.get(node.op_type, "generated")
-                operations.append(Operation(kind, tuple(number[n] for n in data), tuple(number[n] for n in outputs)))
-        for value in {value for operation in operations for value in (*operation.inputs, *operation.outputs)}:
-            self.size(names[value])
-        leaving = {number[source.get(name, name)] for name in self.outputs}
-        shapes = {number[name]: shape for name, shape in self.shapes.items() if name in number}
-        found = network_lifetimes(operations, shapes, [number[name] for name in self.inputs], leaving)
-        return [(names[life.value], life.first, life.last) for life in found.tensors], found.contractions
+        """The tensors that a compiler keeps, and the steps that use a workspace.
+
+        Raises:
+            LatpruneError: a shape is not fixed.
+        """
+        lowered = _Lowered(self)
+        for value in {value for operation in lowered.operations for value in (*operation.inputs, *operation.outputs)}:
+            self.size(lowered.names[value])
+        leaving = {lowered.number[lowered.source.get(name, name)] for name in self.outputs}
+        shapes = {lowered.number[name]: shape for name, shape in self.shapes.items() if name in lowered.number}
+        inputs = [lowered.number[name] for name in self.inputs]
+        found = network_lifetimes(lowered.operations, shapes, inputs, leaving)
+        return [(lowered.names[life.value], life.first, life.last) for life in found.tensors], found.contractions
 
     def is_branch_of_activation(self, node: onnx.NodeProto, data: list[str]) -> bool:
         """Whether a node only goes to be joined with its own input again, as the sigmoid of `x * sigmoid(x)`."""
@@ -159,6 +158,81 @@ class _Graph:
                 return len(data) == 1
             here = reader
         return False
+
+    def moves_nothing(self, node: onnx.NodeProto, given: Sequence[str]) -> bool:
+        """Whether a permutation only moves a batch of one, or a slice, a pad or a repetition changes no size."""
+        if not {given[0], node.output[0]} <= self.shapes.keys():
+            return False
+        before = self.shapes[given[0]]
+        if node.op_type == "Transpose":
+            order = next((list(item.ints) for item in node.attribute if item.name == "perm"), None)
+            return keeps_order(order or range(len(before))[::-1], before)
+        return node.op_type in UNSEEN and before == self.shapes[node.output[0]]
+
+
+class _Lowered:
+    """A graph's operations by kind, values by number, views seen as what they are views of."""
+
+    def __init__(self, graph: _Graph) -> None:
+        self.graph = graph
+        made = (name for node in graph.nodes for name in node.output if name)
+        self.names = list(dict.fromkeys([*graph.inputs, *made]))
+        self.number = {name: index for index, name in enumerate(self.names)}
+        self.source: dict[str, str] = {}
+        self.turned: set[str] = set()
+        self.operations: list[Operation] = []
+        fixed = set(graph.constants)
+        for node in graph.nodes:
+            given = [name for name in node.input if name and name not in fixed]
+            outputs = [name for name in node.output if name]
+            if not given and node.op_type != "Expand":
+                fixed.update(outputs)
+            else:
+                self.lower(node, given, outputs)
+
+    def lower(self, node: onnx.NodeProto, given: list[str], outputs: list[str]) -> None:
+        """Write down one node."""
+        graph, data = self.graph, [self.source.get(name, name) for name in given]
+        still = bool(given) and graph.moves_nothing(node, given)
+        if data and (still or node.op_type in VIEWS or graph.is_branch_of_activation(node, data)):
+            self.source |= dict.fromkeys(outputs, data[0])
+            if still or given[0] in self.turned:
+                self.turned.update(outputs)
+        elif node.op_type == "MatMul" and len(data) == 2:
+            left, right = (
+                Factor(self.number[name], *places) for name, places in zip(given, ((-1, -2), (-2, -1)), strict=True)
+            )
+            self.operations += product(left, right, self.number[outputs[0]], self)
+        else:
+            inputs = tuple(self.number[name] for name in data)
+            turned = tuple(number for name, number in zip(given, inputs, strict=True) if name in self.turned)
+            kind = KINDS.get(node.op_type, "generated")
+            self.operations.append(Operation(kind, inputs, tuple(self.number[name] for name in outputs), turned))
+
+    def root(self, value: int) -> int:
+        """The value of which this one is a view."""
+        return self.number[self.source.get(self.names[value], self.names[value])]
+
+    def length(self, value: int, dimension: int) -> int:
+        """The length of a value's dimension.
+
+        Raises:
+            LatpruneError: the value's shape is not fixed.
+        """
+        self.graph.size(self.names[value])
+        return self.graph.shapes[self.names[value]][dimension]
+
+    def copy(self, value: int, lengths: Mapping[int, int]) -> int:
+        """Number a tensor like a value, but for some dimensions' lengths."""
+        number, like = len(self.names), self.names[value]
+        name = f"{like}, copy {number}"
+        shape = list(self.graph.shapes[like])
+        for dimension, length in lengths.items():
+            shape[dimension] = length
+        self.graph.shapes[name], self.graph.items[name] = tuple(shape), self.graph.items[like]
+        self.names.append(name)
+        self.number[name] = number
+        return number
 
 
 def _item_bytes(kind: int) -> int:

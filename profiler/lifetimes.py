@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from profiler.fusion import Kernel, Operation, fuse
+from profiler.fusion import Kernel, Operation, fuse, settle
 from profiler.kernel_order import branch_order, finished, run_order
 
 CHANNELS_LAST = frozenset({"contraction", "pool"})
@@ -58,9 +58,10 @@ def lifetimes(
     def extend(value: int, *times: int) -> None:
         spans[value] = (min(spans.get(value, times)[0], *times), max(spans.get(value, times)[-1], *times))
 
-    for operation in operations:
+    for operation in schedule.operations:
+        together = [time for value in operation.outputs for time in schedule.reads(value)]
         for value in operation.outputs:
-            read = schedule.reads(value)
+            read = together if operation.kind == "product" else schedule.reads(value)
             born = schedule.time_made(value, read)
             home = schedule.homes.get(value, value)
             if value in leaving:
@@ -103,7 +104,7 @@ class _Schedule:
     def __init__(
         self, operations: Sequence[Operation], shapes: Mapping[int, tuple[int, ...]], leaving: Collection[int]
     ) -> None:
-        self.operations = operations
+        self.operations = operations = settle(operations)
         self.shapes = shapes
         self.leaving = leaving
         kernels = fuse(operations, shapes, leaving)
@@ -126,7 +127,7 @@ class _Schedule:
         return self.operations[kernel.operations[0]].kind in CHANNELS_LAST
 
     def contracts(self, kernel: Kernel) -> bool:
-        return kernel.contracts or any(self.operations[number].kind == "attention" for number in kernel.operations)
+        return kernel.contracts
 
     def is_only(self, kernel: Kernel, kind: str) -> bool:
         return {self.operations[number].kind for number in kernel.operations} == {kind}

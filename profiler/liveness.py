@@ -1,9 +1,11 @@
 """What a traced network's tensors weigh as functions of the groups' widths: the parts of which `Liveness` is made."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 from lut.memory import TensorBytes
+from lut.records import Coordinate
 from profiler.groups import Structure
 
 
@@ -12,13 +14,36 @@ def name_value(value: int) -> str:
     return f"value {value}"
 
 
+@dataclass(frozen=True)
+class Extent:
+    """A tensor's lengths as functions of the groups' widths, and the bytes of one element."""
+
+    coordinates: tuple[Coordinate, ...]
+    item_bytes: int
+
+    def with_lengths(self, lengths: Mapping[int, int]) -> "Extent":
+        """The same with other lengths along some dimensions (negative ones count from the last)."""
+        coordinates = list(self.coordinates)
+        for dimension, length in lengths.items():
+            coordinates[dimension] = Coordinate((), length)
+        return replace(self, coordinates=tuple(coordinates))
+
+
+def whole(structure: Structure, value: int) -> Extent:
+    """The extent of a value of the trace."""
+    found = structure.trace.values[value]
+    return Extent(tuple(structure.coordinate(value, d) for d in range(len(found.shape))), found.dtype.itemsize)
+
+
+def tensor_bytes(name: str, extent: Extent, first: int, last: int) -> TensorBytes:
+    """A tensor that lives from the first to the last step, both inclusive."""
+    each = prod(c.constant for c in extent.coordinates if not c.terms) * extent.item_bytes
+    return TensorBytes(name, each, tuple(c for c in extent.coordinates if c.terms), first, last)
+
+
 def activation_bytes(structure: Structure, value: int, first: int, last: int) -> TensorBytes:
     """One value of the trace that lives from the first to the last step, both inclusive."""
-    shape = structure.trace.values[value].shape
-    coordinates = [structure.coordinate(value, d) for d in range(len(shape))]
-    rest = prod(length for length, c in zip(shape, coordinates, strict=True) if not c.terms)
-    each = rest * structure.trace.values[value].dtype.itemsize
-    return TensorBytes(name_value(value), each, tuple(c for c in coordinates if c.terms), first, last)
+    return tensor_bytes(name_value(value), whole(structure, value), first, last)
 
 
 def weights_bytes(structure: Structure) -> tuple[TensorBytes, ...]:

@@ -109,8 +109,8 @@ def test_contractions_and_they_alone_need_a_workspace() -> None:
         operation("pointwise", (4, 3), 5),
     ]
     assert lifetimes(chain, SAME, leaving=[5]).contractions == (2, 8)
-    attended = [operation("contraction", (0,), 1), operation("attention", (1,), 2), operation("generated", (2,), 3)]
-    assert lifetimes(attended, SAME, leaving=[3]).contractions == (2, 4)
+    attended = [operation("product", (0, 1), 2), operation("row", (2,), 3), operation("product", (3, 1), 4)]
+    assert lifetimes(attended, SAME, leaving=[4]).contractions == (2, 6)
 
 
 def test_a_sum_with_what_lies_elsewhere_is_copied_into_the_concatenation() -> None:
@@ -153,3 +153,42 @@ def test_inputs_and_outputs_in_another_layout_are_copied() -> None:
     assert spans(chain, leaving=[2]) == {1: (2, 4)}
     pool = [operation("pool", (0,), 1)]
     assert spans(pool, entering=[0], leaving=[1], turned=[1]) == {0: (0, 2), 1: (2, 3)}
+
+
+ROWS = dict.fromkeys(range(20), (1, 8, 16))
+
+
+def test_a_layer_norm_makes_the_sum_before_it_too_unless_a_product_does() -> None:
+    step = [operation("product", (0,), 1), operation("pointwise", (1, 9), 2), operation("row", (2,), 3)]
+    step += [operation("product", (3,), 4), operation("pointwise", (4, 2), 5)]
+    assert fused(step, ROWS) == [[0, 1], [2], [3, 4]]
+    turned = [step[0], Operation("pointwise", (1, 9), (2,), turned=(1,)), *step[2:]]
+    assert fused(turned, ROWS) == [[0], [1, 2], [3, 4]]
+    assert fused(step, SAME) == [[0], [1, 2], [3], [4]]  # pictures: no product takes a sum of them
+
+
+def test_what_moves_rows_after_a_norm_runs_apart_and_before_one_with_it() -> None:
+    moved = [operation("move", (0,), 1), operation("row", (1,), 2), operation("move", (2,), 3)]
+    assert fused(moved, ROWS) == [[0, 1], [2]]
+
+
+def test_queries_keys_and_values_are_picked_by_one_kernel() -> None:
+    picked = [operation("product", (0,), 1), operation("move", (1,), 2)]
+    picked += [operation("pick", (2,), 3 + part) for part in range(3)]
+    picked += [operation("move", (4,), 6), operation("product", (3, 6), 7), operation("product", (7, 5), 8)]
+    assert fused(picked, ROWS) == [[0], [1, 2, 3, 4, 5], [6], [7]]
+    split = [picked[0], operation("split", (1,), 3, 4, 5), *picked[5:]]
+    assert spans(split, ROWS, leaving=[8]) == {1: (2, 4), 3: (4, 6), 6: (4, 6), 5: (4, 8), 7: (6, 8)}
+
+
+def test_a_roll_by_slices_is_one_kernel() -> None:
+    rolled = [operation("row", (0,), 1), operation("pick", (1,), 2), operation("pick", (1,), 3)]
+    rolled += [operation("join", (3, 2), 4), operation("pick", (4,), 5), operation("pick", (4,), 6)]
+    rolled += [operation("join", (6, 5), 7), operation("product", (7,), 8)]
+    assert fused(rolled, ROWS) == [[0], [1, 2, 3, 4, 5, 6], [7]]
+
+
+def test_what_gates_one_part_by_what_another_became_joins_no_kernel_that_it_waits_for() -> None:
+    gated = [operation("move", (0,), 1), operation("pick", (1,), 2), operation("pick", (1,), 3)]
+    gated += [operation("pool", (3,), 4), operation("generated", (2, 4), 5)]
+    assert fused(gated, ROWS) == [[0, 1, 2], [3], [4]]
