@@ -147,7 +147,7 @@ class Rounds:
             share, unpruned_ms = (number + 1) / self.config.rounds, full.ms or 0.0
             now = limits.on_the_way(share, full)
             if self.config.rounds > 1:
-                self.progress(Event("round", number + 1, self.config.rounds, f"to {now}"))
+                self.progress(Event(f"round {number + 1} of {self.config.rounds}", 0, note=f"to {now}"))
             scored = self._score(model, groups, blocks)
             if number == 0 and share < 1:
                 self.choosing.refuse_impossible(self.present, scored, limits, unpruned_ms)
