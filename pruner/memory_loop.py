@@ -78,7 +78,7 @@ def solve_compiled(
     for number in range(TRIES):
         question, answer = attempt(search.aim)
         if not answer.met:
-            if search.loosened(question, answer):
+            if search.loosened(question, answer) or search.failed():
                 continue
             break
         turn = search.compile(answer)
@@ -133,6 +133,15 @@ class _Search:
         looser = moved > self.aim and not self._over  # what was too loose once is not tried again
         self.aim = moved if looser else self.aim
         return looser
+
+    def failed(self) -> bool:
+        """Aim at less where the least is told to be within the limit: then it is the solver that found nothing."""
+        narrowest = self.narrowest
+        if narrowest is None or narrowest not in self.held or narrowest.told > self.aim:
+            return False
+        self.aim *= 1 - min(MOST_TIGHTENED, TIGHTENED * 2**self._over)
+        self._over += 1
+        return True
 
     def loosened(self, question: Question, closest: Answer) -> bool:
         """Compile the least where no plan is told to be within the limit; whether the limit can be looser by it."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lut.records import Unit
+from pruner.beyond import with_what_is_beyond
 from pruner.cost import Cost
 from pruner.solvers import Limit, Problem, Solution, Solver
-from pruner.solvers.problem import Floats, Ints, proved_gap, within
+from pruner.solvers.problem import Floats, Ints, TabledCost, proved_gap, within
 from pruner.tabulate import BLOCK, Options, Tabulator
 
 ROUNDS = 8
@@ -21,6 +22,8 @@ ROUNDS = 8
 AGREES = 0.002
 """A table that says a cost to this fraction is as good as the cost itself."""
 TIGHTENED = 1.001
+USED = 0.99
+"""Of a budget: where a plan uses so much, what the tables do not know is not looked into any further."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,12 @@ class Posed:
 
     def answer(self, solution: Solution) -> tuple[dict[str, int], tuple[str, ...]]:
         """The widths and the blocks that go."""
+        return self.answer_of(solution.choice)
+
+    def answer_of(self, choices: Ints) -> tuple[dict[str, int], tuple[str, ...]]:
+        """The same of options."""
         widths, gone = dict(self.question.full), []
-        for number, (name, choice) in enumerate(zip(self.options.names, solution.choice, strict=True)):
+        for number, (name, choice) in enumerate(zip(self.options.names, choices, strict=True)):
             if number in self.options.inside:
                 gone += [] if choice else [name.removeprefix(BLOCK)]
             elif width := int(self.options.widths[number][choice]):
@@ -164,12 +171,17 @@ def solve(question: Question, solver: Solver) -> Answer:
     """
     about: Mapping[str, int] = question.full
     most = [budget.most for budget in question.budgets]
-    best: Answer | None = None
+    answers: list[Answer] = []
+    last: Ints | None = None
     bound: float | None = None
     for number in range(ROUNDS):
         posed = Posed(question, about)
-        limits = [Limit(limit.cost, aim) for limit, aim in zip(posed.problem.limits, most, strict=True)]
-        problem = within(limits, posed.problem)
+        costs_said = [limit.cost for limit in posed.problem.limits]
+        if last is not None:
+            costs_said = [
+                _beyond(posed, said, budget, last) for said, budget in zip(costs_said, question.budgets, strict=True)
+            ]
+        problem = within([Limit(said, aim) for said, aim in zip(costs_said, most, strict=True)], posed.problem)
         solution = solver.solve(problem)
         if number == 0 and _never_too_dear(posed):
             bound = solution.bound
@@ -178,19 +190,40 @@ def solve(question: Question, solver: Solver) -> Answer:
         costs = [budget.at(widths, blocks, said) for budget, said in zip(question.budgets, tabled, strict=True)]
         met = all(cost <= budget.most for cost, budget in zip(costs, question.budgets, strict=True))
         answer = Answer(widths, solution.lost, met, blocks, bound, posed.approximated, tuple(costs))
-        if best is None or _better(answer, best, question.budgets):
-            best = answer
+        again = any((answer.widths, answer.blocks) == (other.widths, other.blocks) for other in answers)
+        answers.append(answer)
         agreed = all(abs(cost - said) <= AGREES * cost for cost, said in zip(costs, tabled, strict=True))
-        if (met and (agreed or not posed.approximated)) or not solution.met:
+        used = any(cost >= USED * budget.most for cost, budget in zip(costs, question.budgets, strict=True))
+        if not solution.met or (met and (agreed or again or (used and not posed.approximated))):
             break
         about = widths
-        if agreed or not posed.approximated:  # tables about these widths would say the same again
+        known = again or agreed or bool(blocks)  # tables about these widths would say the same again
+        if last is None and not known and (number or met):  # to ask for less was not enough, or too much
+            most = [budget.most for budget in question.budgets]
+        else:
             most = [
                 aim - TIGHTENED * max(0.0, cost - budget.most)
                 for aim, cost, budget in zip(most, costs, question.budgets, strict=True)
             ]
-    assert best is not None
-    return best
+        if not known and (number or met):
+            last = solution.choice
+    return min(answers, key=lambda one: (not one.met, one.lost if one.met else _over(one, question.budgets)))
+
+
+def _beyond(posed: Posed, tabled: TabledCost, budget: Budgeted, choice: Ints) -> TabledCost:
+    """A cost's tables with what the cost itself counts beyond them about a plan in which all blocks are there."""
+    widths, _ = posed.answer_of(choice)
+    here = budget.cost.at(widths)
+    if abs(here - tabled.at(choice)) <= AGREES * here:
+        return tabled
+
+    def at(group: int, option: int) -> float | None:
+        width = int(posed.options.widths[group][option])
+        if group in posed.options.inside or not width:
+            return None
+        return budget.cost.at({**widths, posed.options.names[group]: width})
+
+    return with_what_is_beyond(tabled, choice, at, here)
 
 
 def _never_too_dear(posed: Posed) -> bool:
@@ -201,14 +234,6 @@ def _never_too_dear(posed: Posed) -> bool:
     return not posed.approximated and (
         not posed.question.blocks or all(budget.cost.knows_blocks for budget in posed.question.budgets)
     )
-
-
-def _better(answer: Answer, other: Answer, budgets: Sequence[Budgeted]) -> bool:
-    if answer.met != other.met:
-        return answer.met
-    if answer.met:
-        return answer.lost < other.lost
-    return _over(answer, budgets) < _over(other, budgets)
 
 
 def _over(answer: Answer, budgets: Sequence[Budgeted]) -> float:

@@ -1,6 +1,7 @@
 """The loop of memory meets its budget whatever a compiler says beside what is told: compilers here are simulations."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,3 +110,15 @@ def test_a_budget_that_is_told_to_be_impossible_is_met_where_the_compiler_needs_
         attempt, compiler, NETWORK, most=least - 100.0, target="a simulation", filling=True, progress=silent
     )
     assert turn.bound.total_bytes <= least - 100
+
+
+def test_a_solver_that_finds_nothing_at_one_limit_is_asked_for_less() -> None:
+    compiler = Simulated(lambda told, widths: told)
+    most = 0.6 * compiler.bound(FULL).total_bytes
+
+    def failing(aim: float) -> tuple[Question, Answer]:
+        question, answer = attempt(aim)
+        return question, replace(answer, met=answer.met and aim < 0.98 * most)
+
+    turn = solve_compiled(failing, compiler, NETWORK, most=most, target="a simulation", filling=True, progress=silent)
+    assert 0.9 * most <= turn.bound.total_bytes <= most

@@ -1,13 +1,16 @@
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
 from lut.records import Coordinate
+from pruner.beyond import with_what_is_beyond
 from pruner.cost import Sum, Term
 from pruner.importance.ranking import rank_singly
-from pruner.posing import Budgeted, Question, Removable, solve
+from pruner.posing import Budgeted, Posed, Question, Removable, solve
 from pruner.solvers import SOLVERS, Solver
+from pruner.solvers.problem import Ints
 
 WIDTHS = {"a": 64, "b": 64, "c": 64}
 every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
@@ -106,3 +109,43 @@ def test_nothing_is_proved_where_costs_are_only_approximated() -> None:
     assert answer.approximated == 1
     assert answer.bound is None
     assert answer.gap is None
+
+
+class Packed(Chain):
+    """A chain whose layout has gaps that no table knows: the widest layer's, once more."""
+
+    def at(self, widths: Mapping[str, int]) -> float:
+        return super().at(widths) + 40.0 * max(widths.values())
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_gaps_that_no_table_knows_cost_little_of_the_budget(share: float) -> None:
+    cost = Packed()
+    exact = next(solver for solver in SOLVERS if solver.name == "milp")
+    asked = ask(cost, share * cost.at(WIDTHS))
+    answer = solve(asked, exact)
+    assert answer.met
+    every = [dict(zip(asked.options, widths, strict=True)) for widths in itertools.product(*asked.options.values())]
+    within = [widths for widths in every if cost.at(widths) <= asked.budgets[0].most]
+    least = min(sum(float(asked.lost[name][64 - width]) for name, width in widths.items()) for widths in within)
+    assert answer.lost <= 1.3 * least
+
+
+def test_what_is_beyond_the_tables_is_exact_at_a_plan_and_beside_it() -> None:
+    cost = Packed()
+    asked = ask(cost, 4000.0)
+    posed = Posed(asked, WIDTHS)
+    (limit,) = posed.problem.limits
+    plan = np.array([3, 6, 2])
+
+    def at(choice: Ints) -> float:
+        return cost.at(posed.answer_of(choice)[0])
+
+    def other(group: int, option: int) -> Ints:
+        moved = plan.copy()
+        moved[group] = option
+        return moved
+
+    found = with_what_is_beyond(limit.cost, plan, lambda group, option: at(other(group, option)), at(plan))
+    for group, option in itertools.product(range(3), range(8)):
+        assert found.at(other(group, option)) == pytest.approx(at(other(group, option)))
