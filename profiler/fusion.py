@@ -40,6 +40,11 @@ generated: all else that is written as a kernel for the occasion.
 """
 
 
+LARGE_PART = 80_000
+"""Elements of a picked part from which on turning it once more is a kernel of its own: 68,992 are turned along with
+the picking, 100,352 apart."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation: the activations that it reads and writes, views seen as what they are views of.
@@ -79,8 +84,11 @@ class Kernel:
 
 
 class _Fuser:
-    def __init__(self, operations: Sequence[Operation], leaving: Collection[int]) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], shapes: Mapping[int, tuple[int, ...]], leaving: Collection[int]
+    ) -> None:
         self.operations = operations
+        self.shapes = shapes
         self.leaving = leaving
         self.kernels: list[Kernel] = []
         self.maker: dict[int, Kernel] = {}
@@ -219,7 +227,15 @@ class _Fuser:
             return False  # what they are might be computed from another end
         if operation.kind == "move" and self.makes(kernel, value) == "row":
             return False
+        if operation.kind == "move" and self.turns_again(kernel, number):
+            return False
         return self.is_alone(value) or (operation.kind == "row" and len(operation.inputs) == 1)
+
+    def turns_again(self, kernel: Kernel, number: int) -> bool:
+        """Whether a permutation turns a large part that a kernel has picked from what it had permuted: Swin's keys."""
+        kinds = self.kinds(kernel)
+        large = prod(self.shapes[self.operations[number].outputs[0]]) > LARGE_PART
+        return large and "pick" in kinds and "move" in kinds[: kinds.index("pick")]
 
     def pick(self, number: int) -> None:
         """Let one kernel take apart what a product or a permutation makes, if it is read in no other way."""
@@ -279,6 +295,6 @@ def fuse(
     operations: Sequence[Operation], shapes: Mapping[int, tuple[int, ...]], leaving: Collection[int] = ()
 ) -> list[Kernel]:
     """Fuse operations, given in the order in which they run; `leaving` are the network's outputs."""
-    fuser = _Fuser(operations, leaving)
+    fuser = _Fuser(operations, shapes, leaving)
     fuser.run(shapes)
     return fuser.kernels

@@ -181,6 +181,21 @@ def test_queries_keys_and_values_are_picked_by_one_kernel() -> None:
     assert spans(split, ROWS, leaving=[8]) == {1: (2, 4), 3: (4, 6), 6: (4, 6), 5: (4, 8), 7: (6, 8)}
 
 
+def test_large_keys_are_turned_by_a_kernel_of_their_own() -> None:
+    picked = [operation("product", (0,), 1), operation("move", (1,), 2)]
+    picked += [operation("pick", (2,), 3), operation("pick", (2,), 4), operation("move", (4,), 5)]
+    assert fused(picked, dict.fromkeys(range(20), (2, 49, 704))) == [[0], [1, 2, 3, 4]]  # 68,992 elements
+    assert fused(picked, dict.fromkeys(range(20), (64, 49, 32))) == [[0], [1, 2, 3], [4]]
+
+
+def test_products_of_one_tensor_run_as_one_and_stand_until_the_last_is_read() -> None:
+    apart = [operation("product", (0,), 1), operation("product", (0,), 2), operation("curve", (1,), 3)]
+    apart += [operation("product", (3,), 4), operation("curve", (2, 4), 5)]
+    found = spans(apart, ROWS, leaving=[5])
+    assert found[1] == found[2] == (2, 6)
+    assert lifetimes(apart, ROWS, leaving=[5]).contractions == (2, 6)
+
+
 def test_a_roll_by_slices_is_one_kernel() -> None:
     rolled = [operation("row", (0,), 1), operation("pick", (1,), 2), operation("pick", (1,), 3)]
     rolled += [operation("join", (3, 2), 4), operation("pick", (4,), 5), operation("pick", (4,), 6)]
