@@ -185,7 +185,7 @@ def trace_curve(question: Question, budgets_ms: Sequence[float], solver: Solver,
         progress(Event(STAGE, number, len(budgets_ms)))
         if isinstance(solver, Paced):
             solver.begin(len(budgets_ms) - number)
-        answer = solve(replace(question, budgets=[Budgeted(latency.cost, budget_ms), *others]), solver)
+        answer = solve(replace(question, budgets=[replace(latency, most=budget_ms), *others]), solver)
         own = _plan(question, answer.widths)
         if answer.blocks:
             own = Plan(answer.widths, answer.costs, answer.lost, answer.blocks)
