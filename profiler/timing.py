@@ -84,7 +84,10 @@ def measure(
 
 
 def _fill(samplers: list[Sampler], config: MeasureConfig) -> None:
-    """Take blocks of samples, the order turned round from one block to the next, until it is enough."""
+    """Take blocks of samples, the order turned round from one block to the next, until it is enough.
+
+    With a reference the first run of each block only brings the caches back from the other, as in `take_turns`.
+    """
     target = samplers[0]
     spent = 0.0
     block = next_check = tries = 0
@@ -92,6 +95,8 @@ def _fill(samplers: list[Sampler], config: MeasureConfig) -> None:
     while tries < config.max_samples and spent < config.max_time_s:
         size = min(BLOCK, config.max_samples - tries)
         for sampler in samplers if block % 2 == 0 else reversed(samplers):
+            if len(samplers) > 1 and sampler.before is None:
+                sampler.once(1)
             for _ in range(size):
                 sampler.sample(block)
         block += 1

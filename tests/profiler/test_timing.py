@@ -67,6 +67,27 @@ def test_the_machines_drift_divides_out_of_the_ratio() -> None:
     assert len(found.reference_ms) == len(found.samples_ms)
 
 
+def test_runs_after_the_other_was_run_do_not_count_since_their_caches_are_cold() -> None:
+    machine, last, factors = Machine(), [""], noisy(0.05)
+
+    def with_caches(name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            machine.now += seconds * next(factors) * (1.0 if last[0] == name else 1.5)
+            last[0] = name
+
+        return run
+
+    config = MeasureConfig(warmup_s=0.0, min_time_s=1.0, max_time_s=100.0, min_samples=2000, noise_target=0.003)
+    target, reference = with_caches("target", 3e-3), machine.job(2e-3)
+
+    def other() -> None:
+        last[0] = "reference"
+        reference()
+
+    found = measure(target, config, reference=other, clock=machine.clock)
+    assert found.ratio == pytest.approx(1.5, rel=0.005)
+
+
 def test_noise_stops_the_sampling_only_when_it_is_small() -> None:
     counts = []
     for spread in (0.01, 0.1):
