@@ -22,6 +22,8 @@ ROUNDS = 8
 AGREES = 0.002
 """A table that says a cost to this fraction is as good as the cost itself."""
 TIGHTENED = 1.001
+MORE = 4
+"""How often what the tables lack is told about a plan, at most."""
 USED = 0.99
 """Of a budget: where a plan uses so much, what the tables do not know is not looked into any further."""
 
@@ -169,45 +171,83 @@ def solve(question: Question, solver: Solver) -> Answer:
     Returns:
         The answer that loses least among those within all budgets; where none is, the one that was closest.
     """
-    about: Mapping[str, int] = question.full
-    most = [budget.most for budget in question.budgets]
-    answers: list[Answer] = []
-    last: Ints | None = None
-    bound: float | None = None
-    for number in range(ROUNDS):
-        posed = Posed(question, about)
-        costs_said = [limit.cost for limit in posed.problem.limits]
-        if last is not None:
-            costs_said = [
-                _beyond(posed, said, budget, last) for said, budget in zip(costs_said, question.budgets, strict=True)
-            ]
-        problem = within([Limit(said, aim) for said, aim in zip(costs_said, most, strict=True)], posed.problem)
-        solution = solver.solve(problem)
-        if number == 0 and _never_too_dear(posed):
-            bound = solution.bound
+    search = _Search(question, solver)
+    search.ask_for_less()
+    search.look_beyond()
+    return search.best
+
+
+class _Search:
+    """What a solver answered so far."""
+
+    def __init__(self, question: Question, solver: Solver) -> None:
+        self.question, self.solver = question, solver
+        self.answers: list[tuple[Answer, Ints]] = []
+        self.bound: float | None = None
+
+    @property
+    def best(self) -> Answer:
+        """The answer that loses least, or is closest."""
+        budgets = self.question.budgets
+        found = (answer for answer, _ in self.answers)
+        return min(found, key=lambda one: (not one.met, one.lost if one.met else _over(one, budgets)))
+
+    def ask_for_less(self) -> None:
+        """Pose the question about what was found, and tighten what was exceeded, until it is kept."""
+        about: Mapping[str, int] = self.question.full
+        most = [budget.most for budget in self.question.budgets]
+        for _ in range(ROUNDS):
+            posed = Posed(self.question, about)
+            answer, possible, agreed = self._turn(posed, [limit.cost for limit in posed.problem.limits], most)
+            if (answer.met and (agreed or not posed.approximated)) or not possible:
+                break
+            about = answer.widths
+            if agreed or not posed.approximated:  # tables about these widths would say the same again
+                most = _tightened(most, answer, self.question.budgets)
+
+    def look_beyond(self) -> None:
+        """Where tables left much of a budget unused, tell what they lack about the plan found, and go on from there."""
+        budgets = self.question.budgets
+        most = [budget.most for budget in budgets]
+        for _ in range(MORE):
+            answer, choice = self.answers[-1]
+            used = any(cost >= USED * budget.most for cost, budget in zip(answer.costs, budgets, strict=True))
+            if (answer.met and used) or answer.blocks or answer.approximated:
+                break
+            posed = Posed(self.question, answer.widths)
+            tabled = [limit.cost for limit in posed.problem.limits]
+            told = [_beyond(posed, said, budget, choice) for said, budget in zip(tabled, budgets, strict=True)]
+            if all(one is other for one, other in zip(told, tabled, strict=True)):
+                break
+            again = {tuple(one.widths.items()) for one, _ in self.answers}
+            found, possible, _ = self._turn(posed, told, most)
+            if not possible or tuple(found.widths.items()) in again:
+                break
+            most = _tightened(most, found, budgets)
+
+    def _turn(self, posed: Posed, costs: Sequence[TabledCost], most: Sequence[float]) -> tuple[Answer, bool, bool]:
+        """Solve once: the answer, whether the solver keeps the limits, and whether tables and costs agree."""
+        budgets = self.question.budgets
+        problem = within([Limit(cost, aim) for cost, aim in zip(costs, most, strict=True)], posed.problem)
+        solution = self.solver.solve(problem)
+        if not self.answers and _never_too_dear(posed):
+            self.bound = solution.bound
         widths, blocks = posed.answer(solution)
-        tabled = [limit.cost.at(solution.choice) for limit in problem.limits]
-        costs = [budget.at(widths, blocks, said) for budget, said in zip(question.budgets, tabled, strict=True)]
-        met = all(cost <= budget.most for cost, budget in zip(costs, question.budgets, strict=True))
-        answer = Answer(widths, solution.lost, met, blocks, bound, posed.approximated, tuple(costs))
-        again = any((answer.widths, answer.blocks) == (other.widths, other.blocks) for other in answers)
-        answers.append(answer)
-        agreed = all(abs(cost - said) <= AGREES * cost for cost, said in zip(costs, tabled, strict=True))
-        used = any(cost >= USED * budget.most for cost, budget in zip(costs, question.budgets, strict=True))
-        if not solution.met or (met and (agreed or again or (used and not posed.approximated))):
-            break
-        about = widths
-        known = again or agreed or bool(blocks)  # tables about these widths would say the same again
-        if last is None and not known and (number or met):  # to ask for less was not enough, or too much
-            most = [budget.most for budget in question.budgets]
-        else:
-            most = [
-                aim - TIGHTENED * max(0.0, cost - budget.most)
-                for aim, cost, budget in zip(most, costs, question.budgets, strict=True)
-            ]
-        if not known and (number or met):
-            last = solution.choice
-    return min(answers, key=lambda one: (not one.met, one.lost if one.met else _over(one, question.budgets)))
+        tabled = [cost.at(solution.choice) for cost in costs]
+        priced = [budget.at(widths, blocks, said) for budget, said in zip(budgets, tabled, strict=True)]
+        met = all(cost <= budget.most for cost, budget in zip(priced, budgets, strict=True))
+        answer = Answer(widths, solution.lost, met, blocks, self.bound, posed.approximated, tuple(priced))
+        self.answers.append((answer, solution.choice))
+        agreed = all(abs(cost - said) <= AGREES * cost for cost, said in zip(priced, tabled, strict=True))
+        return answer, solution.met, agreed
+
+
+def _tightened(most: Sequence[float], answer: Answer, budgets: Sequence[Budgeted]) -> list[float]:
+    """Limits lower by what an answer exceeds its budgets by."""
+    return [
+        aim - TIGHTENED * max(0.0, cost - budget.most)
+        for aim, cost, budget in zip(most, answer.costs, budgets, strict=True)
+    ]
 
 
 def _beyond(posed: Posed, tabled: TabledCost, budget: Budgeted, choice: Ints) -> TabledCost:
