@@ -100,7 +100,8 @@ class _Lowered:
                 self.operations += product(Factor(left, -1, -2), Factor(right, -2, -1), outputs[0], self)
             else:
                 turned = tuple(root for v, root in zip(given, inputs, strict=True) if v in self.turned)
-                self.operations.append(Operation(_kind(step), inputs, outputs, turned))
+                kind = "turn" if self.moves_last(step) else _kind(step)
+                self.operations.append(Operation(kind, inputs, outputs, turned))
 
     def moves_nothing(self, step: Step) -> bool:
         """Whether a permutation only moves a batch of one, or a slice, a pad or a repetition changes no size."""
@@ -111,6 +112,13 @@ class _Lowered:
         if step.name in UNSEEN:
             return sizes == self.trace.values[after].shape
         return keeps_order(permutation(step, len(sizes)), sizes)
+
+    def moves_last(self, step: Step) -> bool:
+        """Whether a step is a permutation that moves the last dimension."""
+        if step.name not in PERMUTATIONS:
+            return False
+        rank = len(self.trace.values[step.inputs[0]].shape)
+        return permutation(step, rank)[-1] != rank - 1
 
     def attend(self, step: Step, output: int) -> None:
         """Write attention as a product, a softmax, and a product; a mask is added between."""

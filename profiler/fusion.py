@@ -23,6 +23,7 @@ Kind = Literal[
     "split",
     "row",
     "move",
+    "turn",
     "pick",
     "generated",
 ]
@@ -35,7 +36,7 @@ curve, norm: all other functions of single elements; a BatchNorm that stands by 
 mean: over space.
 join, split: concatenation, and its opposite.
 row: layer norms and softmax, which reduce each row and go over it again.
-move, pick: permutations and the like, and what takes a part of one tensor.
+move, turn, pick: permutations and the like; those that move the last dimension; and what takes a part of one tensor.
 generated: all else that is written as a kernel for the occasion.
 """
 
@@ -225,9 +226,9 @@ class _Fuser:
         others = [other for other in operation.inputs if self.maker.get(other) is not kernel]
         if len(kernel.tails) > 1 and others:
             return False  # what they are might be computed from another end
-        if operation.kind == "move" and self.makes(kernel, value) == "row":
+        if operation.kind in {"move", "turn"} and self.makes(kernel, value) == "row":
             return False
-        if operation.kind == "move" and self.turns_again(kernel, number):
+        if operation.kind == "turn" and self.turns_again(kernel, number):
             return False
         return self.is_alone(value) or (operation.kind == "row" and len(operation.inputs) == 1)
 

@@ -159,15 +159,26 @@ class _Graph:
             here = reader
         return False
 
+    def order(self, node: onnx.NodeProto, rank: int) -> list[int]:
+        """Where a permutation takes each dimension of its result from."""
+        given = next((list(item.ints) for item in node.attribute if item.name == "perm"), None)
+        return given or list(range(rank))[::-1]
+
     def moves_nothing(self, node: onnx.NodeProto, given: Sequence[str]) -> bool:
         """Whether a permutation only moves a batch of one, or a slice, a pad or a repetition changes no size."""
         if not {given[0], node.output[0]} <= self.shapes.keys():
             return False
         before = self.shapes[given[0]]
         if node.op_type == "Transpose":
-            order = next((list(item.ints) for item in node.attribute if item.name == "perm"), None)
-            return keeps_order(order or range(len(before))[::-1], before)
+            return keeps_order(self.order(node, len(before)), before)
         return node.op_type in UNSEEN and before == self.shapes[node.output[0]]
+
+    def kind(self, node: onnx.NodeProto) -> Kind:
+        """What a node is to a compiler."""
+        rank = len(self.shapes.get(node.output[0], ()))
+        if node.op_type == "Transpose" and rank and self.order(node, rank)[-1] != rank - 1:
+            return "turn"
+        return KINDS.get(node.op_type, "generated")
 
 
 class _Lowered:
@@ -206,8 +217,9 @@ class _Lowered:
         else:
             inputs = tuple(self.number[name] for name in data)
             turned = tuple(number for name, number in zip(given, inputs, strict=True) if name in self.turned)
-            kind = KINDS.get(node.op_type, "generated")
-            self.operations.append(Operation(kind, inputs, tuple(self.number[name] for name in outputs), turned))
+            self.operations.append(
+                Operation(graph.kind(node), inputs, tuple(self.number[name] for name in outputs), turned)
+            )
 
     def root(self, value: int) -> int:
         """The value of which this one is a view."""

@@ -99,6 +99,25 @@ def test_tensors_lie_where_the_workspace_leaves_room(size: int, said: int) -> No
     assert compiled_liveness(structure, MEMORY).at(full_widths(structure.groups)).peak_activation_bytes == said
 
 
+class Encoder(nn.Module):
+    """An embedding and one layer of a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(16, 64)
+        self.layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, norm_first=True, activation="gelu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.embed(x))
+
+
+@pytest.mark.parametrize(("shape", "said"), [((1, 256, 16), 2_293_760), ((4, 128, 16), 2_490_368)])
+def test_attention_keeps_its_scores_before_and_after_the_softmax(shape: tuple[int, ...], said: int) -> None:
+    """What TensorRT for RTX 1.7.1 says beside the workspace of the network as `to_onnx` writes it."""
+    structure = read_structure(Encoder().eval(), (torch.randn(shape),))
+    assert compiled_liveness(structure, MEMORY).at(full_widths(structure.groups)).peak_activation_bytes == said
+
+
 def test_without_packing_a_compiler_needs_the_live_tensors() -> None:
     network = known("resnet18")
     live = compiled_liveness(network.structure, MemoryRules()).at(network.widths)

@@ -183,7 +183,7 @@ def test_queries_keys_and_values_are_picked_by_one_kernel() -> None:
 
 def test_large_keys_are_turned_by_a_kernel_of_their_own() -> None:
     picked = [operation("product", (0,), 1), operation("move", (1,), 2)]
-    picked += [operation("pick", (2,), 3), operation("pick", (2,), 4), operation("move", (4,), 5)]
+    picked += [operation("pick", (2,), 3), operation("pick", (2,), 4), operation("turn", (4,), 5)]
     assert fused(picked, dict.fromkeys(range(20), (2, 49, 704))) == [[0], [1, 2, 3, 4]]  # 68,992 elements
     assert fused(picked, dict.fromkeys(range(20), (64, 49, 32))) == [[0], [1, 2, 3], [4]]
 
