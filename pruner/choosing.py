@@ -1,6 +1,6 @@
 """Chooses what a round keeps: within limits of latency, which is measured, and of memory, as it is told or compiled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,14 +89,10 @@ class Choosing:
             BudgetError: one cannot; the message says what the least is.
         """
         if limits.ms is not None:
-
-            def pose(predictor: Predictor, most_ms: float) -> Question:
-                return self._question(present, scored, predictor, Limits(most_ms))
-
             refuse_impossible(
                 self.solver,
                 self.bench,
-                pose,
+                self._posing(present, scored, Limits(limits.ms)),
                 budget_ms=limits.ms,
                 unpruned_ms=unpruned_ms,
                 gone=present.names_gone,
@@ -174,13 +170,10 @@ class Choosing:
             question = self._question(present, scored, self.bench.predictor, limits)
             return question, solve(question, self.solver), ()
 
-        def pose(predictor: Predictor, most_ms: float) -> Question:
-            return self._question(present, scored, predictor, replace(limits, ms=most_ms))
-
         trial = solve_measured(
             self.solver,
             self.bench,
-            pose,
+            self._posing(present, scored, limits),
             budget_ms=limits.ms,
             unpruned_ms=unpruned_ms,
             progress=self.progress,
@@ -189,6 +182,10 @@ class Choosing:
         # its latency was measured, whatever was predicted of it
         answer = replace(trial.answer, met=memory is None or trial.answer.costs[-1] <= memory)
         return self._question(present, scored, self.bench.predictor, limits), answer, trial.ratios
+
+    def _posing(self, present: Present, scored: Scored, limits: Limits) -> Callable[[Predictor, float], Question]:
+        """The question of these limits at any latency, for any predictor."""
+        return lambda predictor, most_ms: self._question(present, scored, predictor, replace(limits, ms=most_ms))
 
     def _question(self, present: Present, scored: Scored, predictor: Predictor | None, limits: Limits) -> Question:
         stood = standing(self.network, present.gone)
