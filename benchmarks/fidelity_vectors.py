@@ -11,8 +11,9 @@ from profiler.sampling import DEVIATION, LEAST_KEPT
 from pruner.cost import Latency
 from pruner.importance.ranking import rank_singly
 from pruner.options import Offered
-from pruner.posing import Budgeted, Question, solve
+from pruner.posing import Budgeted, Question
 from pruner.solvers import get_solver
+from pruner.solving import solve
 
 SEED = 20_251
 """Profiling draws with seed 0."""

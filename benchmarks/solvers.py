@@ -22,8 +22,9 @@ from pruner.atomic import write_text
 from pruner.cost import Latency
 from pruner.importance.ranking import rank_singly
 from pruner.options import Offered
-from pruner.posing import Budgeted, Question, solve
+from pruner.posing import Budgeted, Question
 from pruner.solvers import SOLVERS
+from pruner.solving import solve
 
 SHARES = (0.75, 0.50, 0.30)
 REPORT = ROOT / "docs" / "solvers.md"

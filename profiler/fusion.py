@@ -118,7 +118,7 @@ class _Fuser:
         for output in operation.outputs:
             self.maker[output] = kernel
 
-    def run(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
+    def run(self) -> None:
         for number, operation in enumerate(self.operations):
             match operation.kind:
                 case "contraction" | "product":
@@ -126,7 +126,7 @@ class _Fuser:
                 case "pool" | "library":
                     self.start(number, closed=True)
                 case "pointwise" | "curve" | "norm":
-                    self.follow(number, shapes)
+                    self.follow(number)
                 case "mean":
                     self.average(number)
                 case "pick":
@@ -134,7 +134,7 @@ class _Fuser:
                 case _:
                     self.generate(number)
 
-    def follow(self, number: int, shapes: Mapping[int, tuple[int, ...]]) -> None:
+    def follow(self, number: int) -> None:
         """Put an operation behind a contraction that makes an operand of its shape for it alone.
 
         Of two such contractions the first takes their sum when one of them has a norm, else the last.
@@ -145,9 +145,9 @@ class _Fuser:
             kernel = self.maker.get(value)
             if kernel is None or kernel.closed or not kernel.contracts or kernel.tail != value:
                 continue
-            if value in operation.turned or (self.is_sum_of_maps(operation, shapes) and self.is_product(kernel)):
+            if value in operation.turned or (self.is_sum_of_maps(operation) and self.is_product(kernel)):
                 continue
-            if self.is_alone(value) and prod(shapes[value]) == prod(shapes[operation.outputs[0]]):
+            if self.is_alone(value) and prod(self.shapes[value]) == prod(self.shapes[operation.outputs[0]]):
                 hosts.append(kernel)
         if hosts:
             normed = any("norm" in self.kinds(kernel) for kernel in hosts)
@@ -159,10 +159,9 @@ class _Fuser:
         """Whether a kernel is a matrix product."""
         return self.operations[kernel.operations[0]].kind == "product"
 
-    @staticmethod
-    def is_sum_of_maps(operation: Operation, shapes: Mapping[int, tuple[int, ...]]) -> bool:
+    def is_sum_of_maps(self, operation: Operation) -> bool:
         """Whether an operation joins several pictures, `[N, H, W, C]`, which no matrix product absorbs."""
-        return len(operation.inputs) > 1 and len(shapes[operation.outputs[0]]) > 3
+        return len(operation.inputs) > 1 and len(self.shapes[operation.outputs[0]]) > 3
 
     def makes(self, kernel: Kernel, value: int) -> Kind:
         """What makes a value in a kernel."""
@@ -297,5 +296,5 @@ def fuse(
 ) -> list[Kernel]:
     """Fuse operations, given in the order in which they run; `leaving` are the network's outputs."""
     fuser = _Fuser(operations, shapes, leaving)
-    fuser.run(shapes)
+    fuser.run()
     return fuser.kernels

@@ -18,11 +18,12 @@ from pruner.importance import Ranking
 from pruner.loop import WAYS_OUT, refuse_impossible, solve_measured
 from pruner.memory_bench import MemoryBench, bounds_in, corrected, memory_target
 from pruner.memory_loop import solve_compiled
-from pruner.posing import Answer, Budgeted, Question, Removable, solve
+from pruner.posing import Answer, Budgeted, Question, Removable
 from pruner.present import Present
 from pruner.question import ask
 from pruner.request import PruneConfig
 from pruner.solvers import Solver
+from pruner.solving import solve
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import numpy as np
 
 from profiler.progress import Event, Progress
 from pruner.cost import Cost, Floats, Ints, Sum, Term
-from pruner.posing import Budgeted, Posed, Question, solve
+from pruner.posing import Budgeted, Posed, Question
 from pruner.solvers import Problem, Solution, Solver
 from pruner.solvers.greedy import Greedy
 from pruner.solvers.milp import Milp
 from pruner.solvers.problem import proved_gap
+from pruner.solving import solve
 
 STAGE = "solve"
 LEAST_S = 0.3

@@ -14,8 +14,9 @@ from lut.errors import BudgetError
 from profiler.progress import Event, Progress
 from pruner.bench import Bench
 from pruner.cost import Latency
-from pruner.posing import Answer, Question, solve
+from pruner.posing import Answer, Question
 from pruner.solvers import Solver
+from pruner.solving import solve
 
 STAGE = "solve and measure"
 AIM = 0.973

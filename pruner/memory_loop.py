@@ -89,7 +89,7 @@ def solve_compiled(
         progress(Event(STAGE, number + 1, TRIES, note))
         if (total <= search.most and (total >= USED * most or not filling)) or not search.aim_anew(turn):
             break
-    if not search.held:
+    if not search.held and search.narrowest is None:
         search.loosened(*attempt(search.aim))
     held = search.held
     if not held:
@@ -127,8 +127,7 @@ class _Search:
         """Move the limit by what was told wrongly; False where nothing is to be won by it."""
         moved = self.most - (turn.bound.total_bytes - turn.told)
         if turn.bound.total_bytes > self.most:
-            cut = min(MOST_TIGHTENED, TIGHTENED * 2**self._over)
-            self.aim, self._over = min(self.aim, turn.told, moved) * (1 - cut), self._over + 1
+            self._aim_under(min(self.aim, turn.told, moved))
             return True
         looser = moved > self.aim and not self._over  # what was too loose once is not tried again
         self.aim = moved if looser else self.aim
@@ -139,9 +138,11 @@ class _Search:
         narrowest = self.narrowest
         if narrowest is None or narrowest not in self.held or narrowest.told > self.aim:
             return False
-        self.aim *= 1 - min(MOST_TIGHTENED, TIGHTENED * 2**self._over)
-        self._over += 1
+        self._aim_under(self.aim)
         return True
+
+    def _aim_under(self, limit: float) -> None:
+        self.aim, self._over = limit * (1 - min(MOST_TIGHTENED, TIGHTENED * 2**self._over)), self._over + 1
 
     def loosened(self, question: Question, closest: Answer) -> bool:
         """Compile the least where no plan is told to be within the limit; whether the limit can be looser by it."""

@@ -12,8 +12,9 @@ from lut.records import Coordinate
 from profiler.progress import silent
 from pruner.cost import Channels, Memory
 from pruner.memory_loop import Turn, solve_compiled
-from pruner.posing import Answer, Budgeted, Question, solve
+from pruner.posing import Answer, Budgeted, Question
 from pruner.solvers import get_solver
+from pruner.solving import solve
 
 FULL = {"a": 64, "b": 128}
 WORKSPACE = 8_000

@@ -8,9 +8,10 @@ from lut.records import Coordinate
 from pruner.beyond import with_what_is_beyond
 from pruner.cost import Sum, Term
 from pruner.importance.ranking import rank_singly
-from pruner.posing import Budgeted, Posed, Question, Removable, solve
+from pruner.posing import Budgeted, Posed, Question, Removable
 from pruner.solvers import SOLVERS, Solver
 from pruner.solvers.problem import Ints
+from pruner.solving import solve
 
 WIDTHS = {"a": 64, "b": 64, "c": 64}
 every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)

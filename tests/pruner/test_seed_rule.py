@@ -9,8 +9,9 @@ from pruner import find_groups, fisher_scores, shrink
 from pruner.cost import ActivationBytes, Channels
 from pruner.importance.ranking import rank_singly
 from pruner.options import Offered
-from pruner.posing import Budgeted, Question, solve
+from pruner.posing import Budgeted, Question
 from pruner.solvers import get_solver
+from pruner.solving import solve
 
 
 class Small(nn.Module):
